@@ -1,0 +1,1 @@
+"""Weights and tokenizer of the built-in models, as package data."""

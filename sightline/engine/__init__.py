@@ -1,0 +1,1 @@
+"""Packing, prefixes, vision features and memory between prepared items and the network."""

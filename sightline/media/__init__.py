@@ -1,0 +1,1 @@
+"""Bytes become arrays: files are recognised by their bytes and decoded, in a child process when they are not trusted."""

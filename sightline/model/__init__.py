@@ -1,0 +1,1 @@
+"""The Qwen3-VL network in plain PyTorch. Takes tensors, knows no item."""

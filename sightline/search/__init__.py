@@ -1,0 +1,1 @@
+"""From paths to rows, from a query to hits. Sees models only through protocols."""

@@ -1,0 +1,1 @@
+"""Vectors (Lance) and state (SQLite) on disk; numpy as the oracle. Knows no model."""

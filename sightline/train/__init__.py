@@ -1,0 +1,1 @@
+"""Losses, data and scripts that train the models. A face: nothing imports it."""
