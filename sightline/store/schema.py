@@ -13,6 +13,7 @@ import math
 import operator
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -238,6 +239,22 @@ def checked_rows(rows: Iterable[Row], dim: int) -> tuple[list[Row], NDArray[np.f
     return unique, matrix
 
 
+def found(row: Row, score: float) -> Found:
+    """The row without its vector, with a score."""
+    kept = {f.name: getattr(row, f.name) for f in fields(Found) if f.name != "score"}
+    return Found(score=score, **kept)
+
+
+def ranked(hits: Iterable[Found], k: int) -> list[Found]:
+    """The k best: larger score first, equal scores by id. Every list of a store is in this order."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))[: max(k, 0)]
+
+
+def searchable(title: str, text: str) -> str:
+    """What words are looked for in: title and text, with compatible forms made one (full width, ligatures, NFD)."""
+    return unicodedata.normalize("NFKC", f"{title}\n{text}")
+
+
 def unit_vector(vector: NDArray[Any], dim: int, name: str) -> NDArray[np.float32]:
     """The vector at unit length, (E,) float32.
 
@@ -271,6 +288,11 @@ def merged_columns(known: Mapping[str, ColumnType], rows: Iterable[Row]) -> dict
             if have != kind and not (have == "number" and kind == "integer"):
                 raise StoreError(f"row {row.id}: column {name!r} of this index holds {have}, not {kind}")
     return types
+
+
+def stored_columns(row: Row, types: Mapping[str, ColumnType]) -> dict[str, Value]:
+    """The row's user columns as they are kept: an integer in a number column is a number."""
+    return {name: float(value) if types[name] == "number" else value for name, value in row.columns.items()}
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------
@@ -476,22 +498,17 @@ def _column_value(name: str, value: Any) -> Value:
         if value.lower() in ("true", "false"):
             return value.lower() == "true"
         if _INTEGER.fullmatch(value):
-            return _in_range(name, int(value))
-        if _NUMBER.fullmatch(value):
-            return _in_range(name, float(value))
+            value = int(value)
+        elif _NUMBER.fullmatch(value):
+            value = float(value)
         return str(value)
     if isinstance(value, np.generic):
         value = value.item()
-    _in_range(name, value)
-    return str(value) if isinstance(value, str) else cast(Value, value)
-
-
-def _in_range(name: str, value: Any) -> Any:
     try:
         column_type(value)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    return value
+    return str(value) if isinstance(value, str) else cast(Value, value)
 
 
 def _kinds(value: Any) -> tuple[Kind, ...]:
