@@ -184,7 +184,7 @@ class OptimizeReport:
     recall: float | None
 
 
-def row_id(  # noqa: PLR0917 - the parts of an id have one order
+def row_id(
     content_hash: str,
     kind: Kind,
     page: int | None,
@@ -444,16 +444,10 @@ def _parse_text(text: str) -> Iterator[_Term]:
             raise ConfigError(f"cannot read the filter at {rest[:40]!r}; write name=value, for example kind=page")
         quoted = term["double"] if term["double"] is not None else term["single"]
         if quoted is not None:
-            yield term["name"], term["operator"], _Quoted(re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL))
+            yield term["name"], term["operator"], re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
         else:
             yield term["name"], term["operator"], _Plain(term["plain"])
         position = term.end()
-
-
-class _Quoted(str):
-    """A value that stood in quotes: text, whatever it looks like."""
-
-    __slots__ = ()
 
 
 class _Plain(str):
@@ -497,18 +491,14 @@ def _column_value(name: str, value: Any) -> Value:
     if isinstance(value, _Plain):
         if value.lower() in ("true", "false"):
             return value.lower() == "true"
-        if _INTEGER.fullmatch(value):
-            value = int(value)
-        elif _NUMBER.fullmatch(value):
-            value = float(value)
-        return str(value)
+        value = int(value) if _INTEGER.fullmatch(value) else float(value) if _NUMBER.fullmatch(value) else str(value)
     if isinstance(value, np.generic):
         value = value.item()
     try:
         column_type(value)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    return str(value) if isinstance(value, str) else cast(Value, value)
+    return cast(Value, value)
 
 
 def _kinds(value: Any) -> tuple[Kind, ...]:
