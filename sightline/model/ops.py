@@ -1,0 +1,137 @@
+"""The numeric pieces both towers share.
+
+``attention`` is the single seam: a fast body, and a plain one that tests compare with it. Everything is packed: a batch
+is one row of T tokens, ``lengths`` says where its segments end, and no segment sees another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each (T, Hkv, D)."""
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, causal: bool, prefix: KeyValue | None = None
+) -> Tensor:
+    """Attention inside each segment, after an optional prefix that every segment sees.
+
+    Neighbouring segments of equal length run as one batched call: the frames of a video, or prompts sorted by length.
+
+    Args:
+        q: (T, H, D).
+        k, v: (T, Hkv, D); H is a multiple of Hkv.
+        lengths: tokens of each segment; their sum is T.
+        causal: a token sees the prefix, itself and what stands before it in its segment.
+        prefix: keys and values (L, Hkv, D) seen by all.
+
+    Returns:
+        (T, H, D).
+    """
+    repeat = q.shape[1] // k.shape[1]
+    out = []
+    for start, length, count in _equal_runs(lengths):
+        rows = slice(start, start + length * count)
+        queries = q[rows].view(count, length, *q.shape[1:]).transpose(1, 2)
+        keys = _with_prefix(k[rows].view(count, length, *k.shape[1:]), prefix, 0, repeat)
+        values = _with_prefix(v[rows].view(count, length, *v.shape[1:]), prefix, 1, repeat)
+        mask = None
+        if causal and prefix is not None and length > 1:
+            mask = _causal_mask(length, keys.shape[2], q.device)
+        result = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=causal and mask is None and length > 1
+        )
+        out.append(result.transpose(1, 2).reshape(length * count, *q.shape[1:]))
+    return torch.cat(out)
+
+
+def attention_plain(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, causal: bool, prefix: KeyValue | None = None
+) -> Tensor:
+    """The same in the plainest words: one dense matrix, a mask, a softmax in float32."""
+    repeat = q.shape[1] // k.shape[1]
+    num_prefix = 0
+    if prefix is not None:
+        num_prefix = len(prefix[0])
+        k, v = torch.cat([prefix[0], k]), torch.cat([prefix[1], v])
+    k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+    segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(q.device)
+    seen = segment[:, None] == segment[None, :]
+    if causal:
+        order = torch.arange(len(q), device=q.device)
+        seen &= order[:, None] >= order[None, :]
+    seen = torch.cat([torch.ones(len(q), num_prefix, dtype=torch.bool, device=q.device), seen], 1)
+    scores = torch.einsum("thd,shd->hts", q.float(), k.float()) * q.shape[-1] ** -0.5
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+    return torch.einsum("hts,shd->thd", weights, v.float()).to(q.dtype)
+
+
+def attention_last(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, prefix: KeyValue | None = None
+) -> Tensor:
+    """Causal attention of the last token of each segment only.
+
+    Args:
+        q: (N, H, D), one query for each of N segments.
+        k, v: (T, Hkv, D).
+        lengths: tokens of each segment.
+        prefix: as in ``attention``.
+
+    Returns:
+        (N, H, D).
+    """
+    repeat = q.shape[1] // k.shape[1]
+    out = []
+    first = 0
+    for start, length, count in _equal_runs(lengths):
+        rows, segments = slice(start, start + length * count), slice(first, first + count)
+        keys = _with_prefix(k[rows].view(count, length, *k.shape[1:]), prefix, 0, repeat)
+        values = _with_prefix(v[rows].view(count, length, *v.shape[1:]), prefix, 1, repeat)
+        out.append(F.scaled_dot_product_attention(q[segments, :, None], keys, values)[:, :, 0])
+        first += count
+    return torch.cat(out)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last axis: variance in float32, weight applied in the dtype of ``x``."""
+    wide = x.float()
+    return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding, halves convention: x (T, H, D) with cos, sin (T, D)."""
+    first, second = x.chunk(2, -1)
+    return x * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
+
+
+def _equal_runs(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(first row, length, how many) of neighbouring segments of equal length."""
+    start = index = 0
+    while index < len(lengths):
+        count = 1
+        while index + count < len(lengths) and lengths[index + count] == lengths[index]:
+            count += 1
+        yield start, lengths[index], count
+        start += lengths[index] * count
+        index += count
+
+
+def _with_prefix(x: Tensor, prefix: KeyValue | None, which: int, repeat: int) -> Tensor:
+    """(count, length, Hkv, D) -> (count, H, L + length, D).
+
+    Heads are repeated here, because SDPA's own grouped-query mode can fall to its slow path on a CPU.
+    """
+    if prefix is not None:
+        x = torch.cat([prefix[which].expand(len(x), *prefix[which].shape), x], 1)
+    x = x.transpose(1, 2)
+    return x.repeat_interleave(repeat, 1) if repeat > 1 else x
+
+
+def _causal_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """(num_queries, num_keys) bool, aligned at the lower right corner: the prefix is seen whole."""
+    return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)

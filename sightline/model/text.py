@@ -1,0 +1,182 @@
+"""The decoder: packed tokens through causal layers.
+
+A prompt head that segments share is computed once (``prefix``), and the last layer only for the pooled tokens.
+Names follow the checkpoint's tensors. Source: transformers 4.57.3 ``modeling_qwen3_vl``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sightline.model.config import TextConfig
+from sightline.model.ops import KeyValue, attention, attention_last, rms_norm, rotate
+
+
+class RmsNorm(nn.Module):
+    """Root-mean-square norm with a learned weight."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, size) -> (…, size)."""
+        return rms_norm(x, self.weight, self.eps)
+
+
+class DecoderAttention(nn.Module):
+    """Grouped-query attention with normalised queries and keys."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, config.num_heads * config.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, config.num_kv_heads * config.head_dim, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, config.num_kv_heads * config.head_dim, bias=False)
+        self.o_proj = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+        self.q_norm = RmsNorm(config.head_dim, config.rms_norm_eps)
+        self.k_norm = RmsNorm(config.head_dim, config.rms_norm_eps)
+
+    def queries(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(T, C) -> (T, H, D), normalised and rotated."""
+        return rotate(self.q_norm(self.q_proj(x).view(len(x), -1, self.head_dim)), cos, sin)
+
+    def keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> KeyValue:
+        """(T, C) -> keys, normalised and rotated, and values, each (T, Hkv, D)."""
+        keys = rotate(self.k_norm(self.k_proj(x).view(len(x), -1, self.head_dim)), cos, sin)
+        return keys, self.v_proj(x).view(len(x), -1, self.head_dim)
+
+
+class DecoderMlp(nn.Module):
+    """down(silu(gate) * up)."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, C) -> (T, C)."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class DecoderLayer(nn.Module):
+    """Attention and MLP, each after a norm, each added to its input."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.self_attn = DecoderAttention(config)
+        self.mlp = DecoderMlp(config)
+        self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int], prefix: KeyValue | None
+    ) -> tuple[Tensor, KeyValue]:
+        """(T, C) -> (T, C), with the keys and values it made."""
+        normed = self.input_layernorm(x)
+        keys, values = self.self_attn.keys_values(normed, cos, sin)
+        queries = self.self_attn.queries(normed, cos, sin)
+        mixed = attention(queries, keys, values, lengths, causal=True, prefix=prefix)
+        return self._rest(x, mixed), (keys, values)
+
+    def forward_last(
+        self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int], prefix: KeyValue | None, last: Tensor
+    ) -> Tensor:
+        """The same for the last token of each segment only: (T, C) -> (N, C), ``last`` holding their N rows."""
+        normed = self.input_layernorm(x)
+        keys, values = self.self_attn.keys_values(normed, cos, sin)
+        queries = self.self_attn.queries(normed[last], cos[last], sin[last])
+        return self._rest(x[last], attention_last(queries, keys, values, lengths, prefix=prefix))
+
+    def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.self_attn.o_proj(mixed.flatten(1))
+        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Embedding table, layers, final norm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
+        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        lengths: Sequence[int],
+        *,
+        deepstack: Sequence[Tensor] = (),
+        visual_rows: Tensor | None = None,
+        prefix: Sequence[KeyValue] | None = None,
+    ) -> Tensor:
+        """Final hidden state of the last token of each segment.
+
+        Args:
+            x: (T, C) embeddings, visual tokens already in place.
+            positions: (3, T) int64.
+            lengths: tokens of each of N segments.
+            deepstack: features (M, C) added at the visual tokens after layers 0, 1, 2, …
+            visual_rows: (M,) rows of the visual tokens.
+            prefix: keys and values of a prompt head that every segment shares, one pair for each layer.
+
+        Returns:
+            (N, C) after the final norm.
+        """
+        cos, sin = self._rotations(positions, x.dtype)
+        for index, layer in enumerate(self.layers[:-1]):
+            x, _ = layer(x, cos, sin, lengths, None if prefix is None else prefix[index])
+            x = _add(x, deepstack, index, visual_rows)
+        last = torch.tensor(lengths, device=x.device).cumsum(0) - 1
+        final: DecoderLayer = self.layers[-1]  # type: ignore[assignment]
+        # what DeepStack would add after the last layer goes to visual tokens, and the pooled token is never one
+        return self.norm(  # type: ignore[no-any-return]
+            final.forward_last(x, cos, sin, lengths, None if prefix is None else prefix[-1], last)
+        )
+
+    def keys_values(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        *,
+        deepstack: Sequence[Tensor] = (),
+        visual_rows: Tensor | None = None,
+    ) -> list[KeyValue]:
+        """Keys and values of one segment for each layer: the ``prefix`` of later calls. Arguments as in ``forward``."""
+        cos, sin = self._rotations(positions, x.dtype)
+        made: list[KeyValue] = []
+        for index, layer in enumerate(self.layers[:-1]):
+            x, pair = layer(x, cos, sin, [len(x)], None)
+            x = _add(x, deepstack, index, visual_rows)
+            made.append(pair)
+        final: DecoderLayer = self.layers[-1]  # type: ignore[assignment]
+        made.append(final.self_attn.keys_values(final.input_layernorm(x), cos, sin))
+        return made
+
+    def _rotations(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the interleaved three-axis rotary embedding, each (T, D): float32, then cast."""
+        dim, section = self.config.head_dim, self.config.mrope_section
+        exponents = torch.arange(0, dim, 2, dtype=torch.float, device=positions.device) / dim
+        angles = positions[..., None].float() * (1.0 / self.config.rope_theta**exponents)
+        mixed = angles[0].clone()
+        for axis in (1, 2):  # slots 1, 4, 7, … turn with the row, 2, 5, 8, … with the column, the rest with time
+            slots = slice(axis, section[axis] * 3, 3)
+            mixed[:, slots] = angles[axis][:, slots]
+        both = torch.cat([mixed, mixed], -1)
+        return both.cos().to(dtype), both.sin().to(dtype)
+
+
+def _add(x: Tensor, deepstack: Sequence[Tensor], index: int, rows: Tensor | None) -> Tensor:
+    if index < len(deepstack) and rows is not None:
+        return x.index_add(0, rows, deepstack[index].to(x.dtype))
+    return x
