@@ -1,0 +1,134 @@
+"""One file becomes its units: a picture, pages, moments of a video, pieces of text.
+
+The file is recognised by its bytes. A page or a moment that fails is a ``UnitError`` among the others; a file that
+fails as a whole raises ``MediaError``. What a limit leaves out is said by a last ``UnitError`` (``too_large``).
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
+
+from sightline.errors import MEDIA_CODES, MediaError
+from sightline.media import image, text
+from sightline.media.source import Opened, local_path, open_source
+from sightline.settings import Settings
+from sightline.types import Kind, PathLike, Unit
+
+IMAGE_PIXELS: Final = 16_777_216
+"""Pixels of a picture a ``Unit`` carries: nine times the models' budget. Bigger ones are scaled down to it, so that
+a batch of them fits into memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitError:
+    """A page or a moment that cannot be read, or what a limit left out; the rest of the file goes on.
+
+    Attributes:
+        code: a key of ``MEDIA_CODES``.
+        detail: a short sentence.
+        page: page number from 1, for pages.
+        start_s: start in seconds, for moments.
+    """
+
+    code: str
+    detail: str = ""
+    page: int | None = None
+    start_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.detail:
+            object.__setattr__(self, "detail", MEDIA_CODES.get(self.code, self.code))
+
+
+def short_title(path: PathLike) -> str:
+    r"""A file's name without suffix, fit for people: normalised, on one line, without control characters.
+
+    >>> short_title("/a/red\nbike.jpg")
+    'red bike'
+    """
+    stem = PurePath(os.fsdecode(path)).stem.encode("utf-8", "replace").decode("utf-8")
+    plain = (
+        " " if unicodedata.category(char) in {"Cc", "Cf", "Zl", "Zp"} else char
+        for char in unicodedata.normalize("NFC", stem)
+    )
+    return " ".join("".join(plain).split())[:200]
+
+
+def units(path: PathLike, settings: Settings) -> Iterator[Unit | UnitError]:
+    """The units of one file, in order, each made when it is asked for.
+
+    Raises:
+        MediaError: when the file as a whole cannot be read.
+    """
+    path = local_path(path)
+    title = short_title(path)
+    with open_source(path, settings) as opened:
+        kind = opened.sniffed.kind
+        if kind == "image":
+            yield _image(opened, title, settings)
+        elif kind == "text":
+            yield from _texts(opened, title)
+        elif kind == "pdf":
+            yield from _pages(opened, title, settings)
+        else:
+            yield from _moments(opened, title, settings)
+
+
+def unit(
+    path: PathLike, kind: Kind, page: int | None, start_s: float | None, end_s: float | None, settings: Settings
+) -> Unit:
+    """One image, page or moment read again, as ``units`` gave it.
+
+    Raises:
+        MediaError: when it cannot be read, or the file is no longer of this kind (``changed``).
+    """
+    path = local_path(path)
+    title = short_title(path)
+    with open_source(path, settings) as opened:
+        found = opened.sniffed.kind
+        if kind == "image" and found == "image":
+            return _image(opened, title, settings)
+        if kind == "page" and found == "pdf" and page is not None:
+            return _page(opened, title, page, settings)
+        if kind == "moment" and found == "video" and start_s is not None and end_s is not None:
+            return _moment(opened, title, start_s, end_s, settings)
+    raise MediaError("changed", "the file is not of the kind it was")
+
+
+def _image(opened: Opened, title: str, settings: Settings) -> Unit:
+    pixels = image.decode_file(opened.file, opened.sniffed.format, settings)
+    return Unit(kind="image", title=title, pixels=image.shrink(pixels, IMAGE_PIXELS))
+
+
+def _texts(opened: Opened, title: str) -> Iterator[Unit | UnitError]:
+    chunks = text.decode_stream(opened.file, opened.sniffed.encoding)
+    pieces = text.blocks(chunks, opened.sniffed.format, title=title)  # type: ignore[arg-type]
+    empty = True
+    for group in text.groups(pieces):
+        empty = False
+        yield Unit(kind="text", title=group.title, text=group.text)
+    if empty:
+        raise MediaError("empty", "the file holds no words")
+
+
+def _pages(opened: Opened, title: str, settings: Settings) -> Iterator[Unit | UnitError]:
+    raise MediaError("unsupported")
+    yield
+
+
+def _page(opened: Opened, title: str, page: int, settings: Settings) -> Unit:
+    raise MediaError("unsupported")
+
+
+def _moments(opened: Opened, title: str, settings: Settings) -> Iterator[Unit | UnitError]:
+    raise MediaError("unsupported")
+    yield
+
+
+def _moment(opened: Opened, title: str, start_s: float, end_s: float, settings: Settings) -> Unit:
+    raise MediaError("unsupported")
