@@ -39,7 +39,31 @@ _WHERE = {
     "MissingExtraError": "sightline.errors",
 }
 
-__all__ = ["__version__", *_WHERE]
+__all__ = [
+    "__version__",
+    "Embedder",
+    "Reranker",
+    "Library",
+    "Item",
+    "Hit",
+    "VideoFrames",
+    "ModelCard",
+    "AddReport",
+    "Skipped",
+    "Settings",
+    "SightlineError",
+    "InputError",
+    "ItemError",
+    "MediaError",
+    "PromptError",
+    "ConfigError",
+    "WeightsError",
+    "CapacityError",
+    "StoreError",
+    "IndexMismatchError",
+    "IndexLockedError",
+    "MissingExtraError",
+]
 
 if TYPE_CHECKING:
     from sightline.embed import Embedder as Embedder

@@ -79,6 +79,15 @@ class ItemError(InputError):
         self.detail = detail or MEDIA_CODES.get(code, code)
         super().__init__(f"item {position}: {self.detail} [{code}]")
 
+    @classmethod
+    def of(cls, position: int, error: SightlineError) -> ItemError:
+        """The error of one item as the error of a place in a list."""
+        if isinstance(error, (ItemError, MediaError)):
+            return cls(position, error.code, error.detail)
+        if isinstance(error, CapacityError):
+            return cls(position, "oom", str(error))
+        return cls(position, "too_long" if isinstance(error, PromptError) else "option", str(error))
+
 
 class MediaError(InputError):
     """A file, image, page or video cannot be read.

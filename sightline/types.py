@@ -199,7 +199,7 @@ class ModelCard:
     Attributes:
         model: name as the user gives it (``builtin``, a Hub id, ``modelscope:`` id or a folder).
         revision: commit of the Hub id, or "".
-        fingerprint: sha256 over the weights' bytes and the configuration, 16 hex digits.
+        fingerprint: sha256 over the configuration and the beginning of every tensor, 16 hex digits.
         dim: width of the full vector (0 for a reranker).
         dtype: arithmetic of the model, for information.
         instruction: the default instruction.

@@ -28,6 +28,7 @@ from sightline.prep.prompt import (
     Visual,
     content,
     embedding_prompt,
+    head_parts,
     punctuated,
     reranking_prompt,
     runs,
@@ -119,12 +120,14 @@ class Prepared:
         ids: (T,) int64 token ids.
         positions: (3, T) int64.
         visuals: pictures and videos in the order of their tokens.
+        head: ids before the content; prompts of one instruction share them.
         notes: what was changed to make it fit, for people.
     """
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     visuals: tuple[Visual, ...]
+    head: int = 0
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -194,7 +197,8 @@ class Preparer:
             # the tokenizer cuts to max_length - 1 and then appends <|endoftext|> again
             ids = [*ids[: limit - 1], ids[-1]]
             notes = (*notes, f"text cut to {limit} tokens")
-        return self._prepared(ids, visuals, notes)
+        head = len(to_ids(head_parts(system), self.tokenizer))
+        return self._prepared(ids, visuals, min(head, len(ids) - 1), notes)
 
     def pair(self, query: Media, document: Media, *, instruction: str | None = None) -> Prepared:
         """The reranker's prompt of one query and one document; over-long text is cut as in the official code.
@@ -229,16 +233,16 @@ class Preparer:
                     keep -= 1
             ids = kept + suffix
             notes = (*notes, f"text cut to {limit} tokens")
-        return self._prepared(ids, visuals, notes)
+        return self._prepared(ids, visuals, 0, notes)
 
     def _last_pad(self, ids: list[int]) -> int:
         """Index of the last visual token, -1 without one: what the cut of the embedder must not reach."""
         return next((index for index in range(len(ids) - 1, -1, -1) if ids[index] in self._pads), -1)
 
-    def _prepared(self, ids: list[int], visuals: Sequence[Visual], notes: tuple[str, ...]) -> Prepared:
+    def _prepared(self, ids: list[int], visuals: Sequence[Visual], head: int, notes: tuple[str, ...]) -> Prepared:
         array = np.asarray(ids, np.int64)
         is_visual = np.isin(array, self._pads)
-        return Prepared(array, positions(array, is_visual, runs(visuals)), tuple(visuals), notes)
+        return Prepared(array, positions(array, is_visual, runs(visuals)), tuple(visuals), head, notes)
 
     def _fit(
         self,

@@ -91,6 +91,15 @@ def embedding_prompt(instruction: str, body: Sequence[Part]) -> list[Part]:
     return [*_turns(instruction, body), Control("<|endoftext|>")]
 
 
+def head_parts(instruction: str) -> list[Part]:
+    """The beginning of a prompt that no content can change: "user" and its newline are apart in every tokenizer here.
+
+    The newline itself is left out, because it merges with a newline the text may begin with.
+    """
+    start = Control("<|im_start|>")
+    return [start, "system\n" + instruction, Control("<|im_end|>"), "\n", start, "user"]
+
+
 def reranking_prompt(instruction: str, query: Sequence[Part], document: Sequence[Part]) -> list[Part]:
     """The yes-or-no question; it is scored at its last token, the newline after ``assistant``."""
     body = [f"<Instruct>: {instruction}", "<Query>:", *query, "\n<Document>:", *document]

@@ -1,0 +1,135 @@
+"""A checkpoint on a device, with what goes with it: network, tokenizer, budgets, and what they are called."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from sightline.errors import ConfigError
+from sightline.model.vl import QwenVL
+from sightline.model.weights import Checkpoint, Source
+from sightline.prep.prepare import Budgets
+from sightline.prep.prompt import TEMPLATE
+from sightline.prep.tokens import Tokenizer
+from sightline.types import ModelCard
+
+logger = logging.getLogger(__name__)
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LARGE: Final = 1_000_000_000
+"""Parameters from which a CPU that has bf16 arithmetic uses it: half the memory, about twice the speed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A checkpoint in memory.
+
+    Attributes:
+        network: on its device, in its dtype.
+        tokenizer, budgets: as the checkpoint and the caller want them.
+        checkpoint: the files, for what else is read from them.
+        source: what it is called.
+        fingerprint: see ``Checkpoint.fingerprint``.
+    """
+
+    network: QwenVL
+    tokenizer: Tokenizer
+    budgets: Budgets
+    checkpoint: Checkpoint
+    source: Source
+    fingerprint: str
+
+    @property
+    def dtype(self) -> str:
+        """Name of the arithmetic."""
+        return str(next(self.network.parameters()).dtype).removeprefix("torch.")
+
+
+def load(
+    source: Source, budgets: Budgets, *, device: str | None = None, dtype: str | torch.dtype | None = None
+) -> Loaded:
+    """Reads a checkpoint.
+
+    Args:
+        source: where it lies.
+        budgets: what the caller asked for; a ``sightline.json`` in the checkpoint may lower them.
+        device: torch device; None takes a GPU when there is one.
+        dtype: float32, bfloat16 or float16; None takes bfloat16 on a GPU, and on a CPU float32, but for models of
+            over a billion parameters on a CPU with bf16 arithmetic.
+
+    Raises:
+        WeightsError: see ``Checkpoint``.
+        ConfigError: no such device or dtype.
+    """
+    checkpoint = Checkpoint(source.folder)
+    where = pick_device(device)
+    arithmetic = pick_dtype(dtype, where, checkpoint)
+    logger.info("loading %s on %s in %s", source.name, where, arithmetic)
+    return Loaded(
+        network=checkpoint.build(where, arithmetic),
+        tokenizer=Tokenizer(Path(source.folder) / "tokenizer.json"),
+        budgets=budgets.under_ceilings(source.folder),
+        checkpoint=checkpoint,
+        source=source,
+        fingerprint=checkpoint.fingerprint(),
+    )
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device of that name, or the best there is.
+
+    Raises:
+        ConfigError: it does not exist on this machine.
+    """
+    if not device:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError):  # torch asserts when it was built without CUDA
+        raise ConfigError(f"this machine has no device {device!r}") from None
+    return chosen
+
+
+def pick_dtype(dtype: str | torch.dtype | None, device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
+    """The arithmetic of that name, or the best for the device and the size of the model.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    if dtype:
+        if dtype not in DTYPES:
+            raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        return DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16
+    if device.type == "cpu" and checkpoint.num_parameters() > LARGE and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def card(loaded: Loaded, *, dim: int, instruction: str) -> ModelCard:
+    """What an index remembers of this model under these budgets."""
+    return ModelCard(
+        model=loaded.source.name,
+        revision=loaded.source.revision,
+        fingerprint=loaded.fingerprint,
+        dim=dim,
+        dtype=loaded.dtype,
+        instruction=instruction,
+        template=TEMPLATE,
+        min_pixels=loaded.budgets.min_pixels,
+        max_pixels=loaded.budgets.max_pixels,
+        total_pixels=loaded.budgets.total_pixels,
+        fps=loaded.budgets.fps,
+        max_frames=loaded.budgets.max_frames,
+        max_length=loaded.budgets.max_length,
+    )
