@@ -40,9 +40,9 @@ class WriterLock:
         self._descriptor = -1
 
     @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._depth > 0
+    def depth(self) -> int:
+        """How often it was entered and not yet left."""
+        return self._depth
 
     def __enter__(self) -> Self:
         """Take the lock.
