@@ -62,7 +62,7 @@ def smart_resize_processor(
     """The variant of the transformers processors: no lower bound on the first rounding.
 
     >>> smart_resize_processor(16, 1000, min_pixels=4096, max_pixels=1843200)
-    (32, 992)
+    (32, 512)
     """
     _check_ratio(height, width)
     new_height = round(height / factor) * factor

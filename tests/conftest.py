@@ -1,0 +1,26 @@
+"""What every test may rely on: a scrubbed environment, and where the shared data lie when they are there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path_factory):
+    """No setting of the person who runs the tests reaches them, and nothing is written to their home."""
+    for name in list(os.environ):
+        if name.startswith("SIGHTLINE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "data"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of golden outputs and real configurations; tests that need it skip without it."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder ../shared is not here: it holds golden outputs that are not part of the project")
+    return SHARED

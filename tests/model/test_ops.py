@@ -1,0 +1,51 @@
+"""Each fast body beside its plain twin."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from sightline.model.ops import attention, attention_last, attention_plain, rms_norm
+
+
+def draw(length, heads, width, seed):
+    return torch.randn(length, heads, width, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    groups=st.sampled_from([1, 2, 4]),
+    causal=st.booleans(),
+    prefix=st.integers(0, 5),
+)
+def test_attention_equals_the_plain_one(lengths, groups, causal, prefix):
+    total = sum(lengths)
+    q, k, v = draw(total, 4, 8, 0), draw(total, 4 // groups, 8, 1), draw(total, 4 // groups, 8, 2)
+    shared = (draw(prefix, 4 // groups, 8, 3), draw(prefix, 4 // groups, 8, 4)) if prefix else None
+    fast = attention(q, k, v, lengths, causal=causal, prefix=shared)
+    plain = attention_plain(q, k, v, lengths, causal=causal, prefix=shared)
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+    if causal:
+        last = torch.tensor(lengths).cumsum(0) - 1
+        ends = attention_last(q[last], k, v, lengths, prefix=shared)
+        torch.testing.assert_close(ends, plain[last], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [64, 72, 128])
+def test_attention_in_bf16_is_near_float32(width):
+    lengths = [7, 7, 30]
+    q, k, v = (draw(44, 2, width, seed) for seed in range(3))
+    half = attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), lengths, causal=True)
+    torch.testing.assert_close(half.float(), attention_plain(q, k, v, lengths, causal=True), atol=0.05, rtol=0.05)
+
+
+def test_no_segment_sees_another():
+    q, k, v = (draw(10, 2, 8, seed) for seed in range(3))
+    before = attention(q, k, v, [4, 6], causal=False)
+    k[:4], v[:4] = 1e4, float("nan")
+    assert torch.equal(attention(q, k, v, [4, 6], causal=False)[4:], before[4:])
+
+
+def test_rms_norm_by_hand():
+    out = rms_norm(torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 2.0]), 0.0)
+    torch.testing.assert_close(out, torch.tensor([[3.0, 8.0]]) / (12.5**0.5))
