@@ -1,0 +1,452 @@
+"""The index as a person holds it: open, add, search.
+
+>>> import tempfile, pathlib
+>>> from sightline.testing import ToyEmbedder
+>>> with tempfile.TemporaryDirectory() as folder:
+...     _ = pathlib.Path(folder, "note.txt").write_text("A red bicycle.")
+...     with Library.open(f"{folder}/notes.sightline", embedder=ToyEmbedder()) as library:
+...         report = library.add([folder])
+...         hit = library.search("red bicycle")[0]
+>>> report.indexed, hit.snippet
+(1, 'A red bicycle.')
+
+An index is a folder::
+
+    photos.sightline/
+      sightline.json     what it was built with, for people and for a lost ledger
+      ledger.sqlite      which files were seen and what became of them (store/ledger.py)
+      items.lance/       rows: words, places and vectors; no media (store/lance.py)
+      writer.lock        held by the one process that writes
+      damaged/           what was put aside after a power cut, if ever
+
+The originals stay where they are and are only ever read. Reads never wait for a writer; writes take the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import sightline
+from sightline.errors import ConfigError, StoreError
+from sightline.media.pool import DecodePool
+from sightline.protocols import EmbeddingModel, ItemLike, RerankingModel
+from sightline.search import health, identity, pipeline
+from sightline.search.events import Counted, Event
+from sightline.search.find import absolute, count, find, is_under
+from sightline.search.ingest import ingest
+from sightline.search.prune import PruneReport, drop, prune
+from sightline.search.reading import Plan
+from sightline.settings import Settings
+from sightline.store.lance import LanceStore
+from sightline.store.ledger import LEDGER_NAME, STAMP_NAME, Ledger, read_stamp
+from sightline.store.lock import LOCK_NAME, WriterLock
+from sightline.store.schema import Filter, Problem, Row, Value, check_column_name, column_type
+from sightline.types import KINDS, AddReport, Hit, ModelCard, PathLike, Skipped, Unit
+
+FORMAT: Final = 1
+OPTIMIZE_ROWS: Final = 5_000
+"""An ``add`` of so many rows ends in an ``optimize``."""
+TABLE_NAME: Final = "items.lance"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LibraryStats:
+    """How much is in an index.
+
+    Attributes:
+        path: the index folder.
+        rows: searchable units.
+        kinds: units of each kind that occurs.
+        files, pending, skipped: files indexed; begun and not finished; not indexed, with a reason.
+        model: the embedder it was built with.
+        reranker: name of the reranker it is used with, or "".
+        columns: the user's columns and their types.
+        roots: folders that were added.
+        bytes: size on disk.
+    """
+
+    path: str
+    rows: int
+    kinds: Mapping[str, int]
+    files: int
+    pending: int
+    skipped: int
+    model: ModelCard
+    reranker: str
+    columns: Mapping[str, str]
+    roots: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(slots=True, eq=False)
+class Library:
+    """An index and the models it is used with. Made by ``Library.open``; a context manager.
+
+    Threads may search while one adds; other processes may read while one writes.
+
+    Attributes:
+        path: the index folder.
+        embedder: the model it was built with, or None to look without searching.
+        reranker: the second stage, or None for recall alone.
+        settings: limits and sizes.
+    """
+
+    path: Path
+    embedder: EmbeddingModel | None
+    reranker: RerankingModel | None
+    settings: Settings
+    _store: LanceStore = field(repr=False)
+    _ledger: Ledger = field(repr=False)
+    _pool: DecodePool | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        path: PathLike,
+        *,
+        embedder: EmbeddingModel | None = None,
+        reranker: RerankingModel | None = None,
+        settings: Settings | None = None,
+        rebuild: bool = False,
+    ) -> Library:
+        """Open an index, or make one where there is none.
+
+        Args:
+            path: its folder; ``~`` is the home folder.
+            embedder: needed to make an index, to add and to search; must be the model it was built with.
+            reranker: used by ``search``; None for recall alone.
+            settings: None takes the default, with what the index was built with.
+            rebuild: empty an index that exists and build it with this embedder. The originals are not touched.
+
+        Raises:
+            StoreError: there is no index and no embedder to make one with, the folder holds something else, or the
+                index cannot be read.
+            IndexMismatchError: the index was built with another model.
+        """
+        folder = Path(absolute(path))
+        if rebuild:
+            if embedder is None:
+                raise ConfigError("an index is built with an embedder: Library.open(path, embedder=..., rebuild=True)")
+            _empty(folder)
+        if not is_index(folder):
+            if embedder is None:
+                raise StoreError(f"there is no index in {folder}; make one: sightline index --library {folder} FOLDER…")
+            _create(folder, embedder.card, reranker, settings or Settings())
+        ledger = Ledger(folder)
+        try:
+            meta = ledger.read_meta()
+            card = identity.card_of(meta)
+            if embedder is not None:
+                identity.check_card(card, embedder.card, os.fspath(folder))
+            if settings is None:
+                settings = identity.remembered_settings(meta)
+            store = LanceStore(folder, dim=None if ledger.read_only else card.dim)
+        except BaseException:
+            ledger.close()
+            raise
+        if ledger.restarted:
+            ledger.write_meta({"ledger_lost": True})
+        return cls(folder, embedder, reranker, settings, store, ledger)
+
+    # --- writing ---
+
+    def add(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        columns: Mapping[str, Value] | None = None,
+        verify: bool = False,
+        retry: bool = False,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> AddReport:
+        """Bring files and folders into the index; what is in it unchanged costs a look at its size and time.
+
+        Args:
+            paths: files and folders; folders are walked (see ``search.find``).
+            columns: your own metadata for every one of these files, to filter by; None leaves what they have.
+            verify: compare the bytes of files even when size and time say they are unchanged.
+            retry: try again what failed twice with the same content.
+            on_event: told what happens, one event at a time (see ``search.events``).
+
+        Returns:
+            what became of every file. Ctrl-C ends the work cleanly and sets ``interrupted``.
+
+        Raises:
+            IndexLockedError: another process writes to the index.
+            IndexMismatchError: the settings would cut files in another way than those in the index.
+            ConfigError: the library was opened without an embedder, or a column has a name or type it cannot have.
+            StoreError: the index cannot be written, for example because the disk is full.
+        """
+        embedder = self._need_embedder("add files to it")
+        given = [absolute(one) for one in _several(paths)]
+        self._check_columns(columns)
+        meta = self._ledger.read_meta()
+        identity.check_settings(meta, self.settings, os.fspath(self.path))
+        walk: dict[str, Any] = {"follow_links": self.settings.follow_links, "leave_out": [self.path]}
+        before = self._store.count()
+        with self._store.writing(), DecodePool(self.settings) as source:
+            self._remember_roots(given)
+            if on_event is not None:
+                files, size = count(given, **walk)
+                on_event(Counted(files=files, bytes=size))
+            plan = Plan(
+                store=self._store,
+                ledger=self._ledger,
+                source=source,
+                settings=self.settings,
+                count_tokens=embedder.count_tokens,
+                fingerprint=embedder.card.fingerprint,
+                columns=columns,
+                verify=verify,
+                retry=retry,
+                look_up_all=bool(meta.get("ledger_lost")),
+            )
+            report = ingest(find(given, **walk), plan, embedder, on_event=on_event)
+            if not report.interrupted and self._store.count() - before >= OPTIMIZE_ROWS:
+                self._store.optimize()
+        return report
+
+    def remove(self, paths: PathLike | Iterable[PathLike]) -> int:
+        """Take files, and everything under folders, out of the index. The originals stay. Number of files."""
+        num = 0
+        with self._store.writing():
+            for path in map(absolute, _several(paths)):
+                num += drop(self._store, self._ledger, [state.path for state in self._ledger.files(under=path)])
+                roots = [root for root in self.roots if not is_under(root, path)]
+                if roots != list(self.roots):
+                    self._ledger.write_meta({"roots": roots})
+        return num
+
+    def prune(self, dry_run: bool = True, force: bool = False) -> PruneReport:
+        """Drop rows of files that no longer exist; by default only says which.
+
+        A folder that is missing or empty, or that lost more than half of its files, is refused unless ``force``: its
+        drive may not be mounted.
+        """
+        return prune(self._store, self._ledger, self.roots, dry_run=dry_run, force=force)
+
+    def optimize(self) -> None:
+        """Merge small files and bring the indexes up to date."""
+        self._store.optimize()
+
+    # --- searching ---
+
+    def search(
+        self,
+        query: ItemLike,
+        *,
+        k: int = 10,
+        rerank: int = 50,
+        where: Filter | Mapping[str, Any] | str | None = None,
+        min_score: float | None = None,
+        instruction: str | None = None,
+    ) -> list[Hit]:
+        """The k best answers, best first.
+
+        Args:
+            query: words, an image, a video, or any mix: a str, an ``Item`` or a dict with its keys.
+            k: most hits, 1 to 10,000.
+            rerank: candidates that the reranker sees; 0 for recall alone. Hits it judged come first, by its score.
+            where: rows that may be found, for example ``"kind=page after=2024-01-01"`` (see ``Filter.of``).
+            min_score: hits with a lower ``score`` are left out.
+            instruction: what the search is for, in English; None takes the models' defaults.
+
+        Raises:
+            ConfigError: no embedder, or an option or filter that cannot be used.
+            InputError: the query is empty, or a file of it cannot be read.
+            StoreError: the index cannot be read.
+        """
+        embedder = self._need_embedder("search it")
+        asked = pipeline.ask(query, k=k, rerank=rerank, where=where, min_score=min_score, instruction=instruction)
+        return pipeline.search(self._store, self._reader, embedder, self.reranker, asked)
+
+    def unit(self, hit: Hit) -> Unit:
+        """A hit with its pixels or frames, read again from its file; ``unit(hit).as_item()`` finds more like it.
+
+        Raises:
+            MediaError: the file is gone or cannot be read any more.
+        """
+        if hit.kind == "text":
+            rows = self._store.get([hit.id])
+            return Unit(kind="text", title=hit.title, text=rows[0].text if rows else hit.snippet)
+        return self._reader.unit(hit.path, hit.kind, page=hit.page, start_s=hit.start_s, end_s=hit.end_s)
+
+    def row(self, id: str) -> Row | None:
+        """The row of a hit, with its whole text and columns, or None."""
+        rows = self._store.get([id])
+        return rows[0] if rows else None
+
+    # --- looking ---
+
+    @property
+    def model(self) -> ModelCard:
+        """The card of the embedder that the index was built with."""
+        return identity.card_of(self._ledger.read_meta())
+
+    @property
+    def reranker_name(self) -> str:
+        """Name of the reranker that the index was made with, or ""."""
+        return str(self._ledger.read_meta().get("reranker", ""))
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Folders that were added."""
+        return tuple(self._ledger.read_meta().get("roots", ()))
+
+    def stats(self) -> LibraryStats:
+        """How much is in the index."""
+        counts = self._ledger.counts()
+        kinds = {kind: self._store.count(Filter(kinds=(kind,))) for kind in KINDS}
+        return LibraryStats(
+            path=os.fspath(self.path),
+            rows=sum(kinds.values()),
+            kinds={kind: num for kind, num in kinds.items() if num},
+            files=counts["done"],
+            pending=counts["pending"],
+            skipped=counts["skipped"],
+            model=self.model,
+            reranker=self.reranker_name,
+            columns=dict(self._store.columns()),
+            roots=self.roots,
+            bytes=_size(self.path),
+        )
+
+    def check(self) -> list[Problem]:
+        """What is wrong with the index, its files that changed or are gone, and files that could not be indexed."""
+        return health.check(self._store, self._ledger)
+
+    def failures(self) -> list[Skipped]:
+        """Files that could not be indexed, and pages and moments of indexed files, each with the reason."""
+        return [Skipped(path=state.path, code=state.code, detail=state.detail) for state in self._ledger.failures()]
+
+    # --- life ---
+
+    def close(self) -> None:
+        """Let go of files and processes. May be called twice."""
+        if self._pool is not None:
+            self._pool.close()
+        self._store.close()
+        self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- inside ---
+
+    @property
+    def _reader(self) -> DecodePool:
+        """Decoders for candidates and previews; no process is started before the first is needed."""
+        if self._pool is None:
+            self._pool = DecodePool(self.settings)
+        return self._pool
+
+    def _need_embedder(self, purpose: str) -> EmbeddingModel:
+        if self.embedder is None:
+            model = self.model
+            raise ConfigError(
+                f"to {purpose}, the index needs the model it was built with, {model.model}: "
+                f'Library.open("{self.path}", embedder=Embedder.load("{model.model}")), '
+                f"or --model {model.model} on the command line"
+            )
+        return self.embedder
+
+    def _check_columns(self, columns: Mapping[str, Value] | None) -> None:
+        known = self._store.columns()
+        for name, value in (columns or {}).items():
+            have, given = known.get(check_column_name(name)), column_type(value)
+            if have is not None and have != given and (have, given) != ("number", "integer"):
+                raise ConfigError(f"column {name!r} of this index holds {have}, not {given}")
+
+    def _remember_roots(self, given: Iterable[str]) -> None:
+        roots = list(self.roots)
+        new = [path for path in given if path not in roots and os.path.isdir(path)]  # noqa: PTH112
+        if new:
+            self._ledger.write_meta({"roots": sorted({*roots, *new}, key=os.fsencode)})
+
+
+def is_index(folder: PathLike) -> bool:
+    """Whether there is an index in a folder, sound or not."""
+    place = Path(absolute(folder))
+    return any((place / name).exists() for name in (STAMP_NAME, LEDGER_NAME, TABLE_NAME))
+
+
+def card_of(folder: PathLike) -> ModelCard | None:
+    """The card of the model that an index was built with, without opening it; None where there is no index."""
+    meta = read_stamp(Path(absolute(folder)))
+    return identity.card_of(meta) if meta else None
+
+
+def _create(folder: Path, card: ModelCard, reranker: RerankingModel | None, settings: Settings) -> None:
+    """An empty index. Complete once it says what it was built with, which is written last."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strangers = [one.name for one in folder.iterdir() if one.name not in {LOCK_NAME, "making"}]
+    except OSError as error:
+        raise StoreError(f"an index cannot be made in {folder}: {error.strerror}") from error
+    if strangers:
+        raise StoreError(f"{folder} holds other files and is no index; name a new folder for the index")
+    with WriterLock(folder, timeout_s=10.0):
+        if is_index(folder):
+            return
+        ledger = Ledger(folder)
+        try:
+            ledger.write_meta(
+                {
+                    "format": FORMAT,
+                    "embedder": card.as_dict(),
+                    "reranker": reranker.card.model if reranker is not None else "",
+                    "settings": {name: getattr(settings, name) for name in identity.UNIT_SETTINGS},
+                    "roots": [],
+                    "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                    "versions": {"sightline": sightline.__version__},
+                }
+            )
+        finally:
+            ledger.close()
+
+
+def _empty(folder: Path) -> None:
+    """Take away what makes the folder an index, under its lock; the stamp last, so that it stays an index till then."""
+    if not is_index(folder):
+        return
+    with WriterLock(folder):
+        for name in (TABLE_NAME, "making", "damaged"):
+            place = folder / name
+            if place.is_symlink():
+                raise StoreError(f"{place} is a link; nothing was removed")
+            shutil.rmtree(place, ignore_errors=True)
+        for suffix in ("-wal", "-shm", ""):
+            (folder / (LEDGER_NAME + suffix)).unlink(missing_ok=True)
+        for name in (f"{STAMP_NAME}.new", STAMP_NAME):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _several(paths: PathLike | Iterable[PathLike]) -> list[PathLike]:
+    """One path or several, as a list."""
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        return [paths]
+    return list(paths)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118
+            except OSError:
+                continue
+    return total

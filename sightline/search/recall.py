@@ -1,0 +1,72 @@
+"""The first stage: a query vector and the query's words become ranked candidates.
+
+Up to three lists (vector, words, pieces of words) are fused by rank; overlapping moments of one video are merged
+after that, so more is fetched than was asked for, and more again until there is enough or nothing is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from sightline.search.fuse import fuse
+from sightline.search.moments import merge_moments
+from sightline.store.schema import Filter, Found, ItemStore
+
+WEIGHTS: Final = (1.0, 0.5, 0.5)
+"""Of vector, words and pieces: the two word lists say much the same, together they weigh as much as the vector."""
+WORDS_CHARS: Final = 2_000
+"""Characters of a query that are searched as words; a page given as a query would match everything."""
+OVERFETCH: Final = 2
+MOST_FETCHED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row of the index with its recall score in [0, 1] (see ``fuse``)."""
+
+    row: Found
+    score: float
+
+
+def recall(
+    store: ItemStore, vector: NDArray[Any] | None, words: str, num: int, where: Filter | None = None
+) -> list[Candidate]:
+    """At most ``num`` candidates, best first, each stretch of a video once.
+
+    Args:
+        store: where to look.
+        vector: the query (E,), or None to search by words alone.
+        words: text of the query; "" searches by vector alone.
+        num: how many are wanted.
+        where: rows that may be found; rows are filtered before they are ranked.
+    """
+    fetch = num * OVERFETCH
+    while True:
+        found, more = _lists(store, vector, words[:WORDS_CHARS], fetch, where)
+        rows = {row.id: row for rows in found for row in rows}
+        fused = fuse([[row.id for row in rows] for rows in found], WEIGHTS)
+        candidates = [Candidate(rows[one.id], one.score) for one in fused]
+        merged = merge_moments(candidates, _place)
+        if len(merged) >= num or not more or fetch >= MOST_FETCHED:
+            return merged[:num]
+        fetch *= 4
+
+
+def _lists(
+    store: ItemStore, vector: NDArray[Any] | None, words: str, num: int, where: Filter | None
+) -> tuple[tuple[list[Found], list[Found], list[Found]], bool]:
+    """The three lists, and whether any of them may go on."""
+    near = [] if vector is None else store.search_vector(vector, num, where)
+    by_word, by_piece = store.search_words(words, num, where) if words.strip() else ([], [])
+    lists = (near, by_word, by_piece)
+    return lists, any(len(rows) >= num for rows in lists)
+
+
+def _place(candidate: Candidate) -> tuple[str, float, float] | None:
+    row = candidate.row
+    if row.kind != "moment" or row.start_s is None or row.end_s is None:
+        return None
+    return row.path_id, row.start_s, row.end_s

@@ -1,0 +1,111 @@
+"""The words around a match, fit to be shown.
+
+Works on characters, not on words between blanks, so that Chinese, Japanese and Korean are found too: a word of
+the query counts where it stands in the text, and a run of CJK characters also counts by its pairs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+SNIPPET_CHARS: Final = 200
+"""Most characters of a snippet, ellipses included."""
+SEARCHED_CHARS: Final = 200_000
+"""Characters of a text that are looked through."""
+
+_CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+")
+_JOINERS: Final = "\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    r"""One line without control, direction, private or half characters; blanks are folded.
+
+    >>> printable("a\x1b[31m b\n\tc\u202e")
+    'a[31m b c'
+    """
+    kept = []
+    for char in text:
+        if char.isspace():
+            kept.append(" ")
+        elif char in _JOINERS or unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn"}:
+            kept.append(char)
+    return " ".join("".join(kept).split())
+
+
+def snippet(text: str, query: str = "", *, size: int = SNIPPET_CHARS) -> str:
+    """About ``size`` characters of the text around the words of the query, or its beginning.
+
+    >>> snippet("one two three", "two")
+    'one two three'
+    >>> snippet("x " * 300 + "needle" + " y" * 300, "needle", size=20)
+    '… x x needle y y …'
+    """
+    line = printable(text[:SEARCHED_CHARS])
+    if len(line) <= size:
+        return line
+    start = _best_start(line, terms(query), size - 4)
+    end = min(len(line), start + size - (4 if start else 2))
+    start, end = _on_borders(line, start, end)
+    return ("… " if start else "") + line[start:end].strip() + (" …" if end < len(line) else "")
+
+
+def terms(query: str) -> list[str]:
+    """What to look for: words, and the pairs of characters of CJK runs.
+
+    >>> terms("Red 自行车")
+    ['red', '自行车', '自行', '行车']
+    """
+    found: dict[str, None] = {}
+    for word in re.findall(r"\w+", _fold(printable(query))):
+        found[word] = None
+        for run in _CJK.findall(word):
+            found.update(dict.fromkeys(run[i : i + 2] for i in range(max(1, len(run) - 1))))
+    return list(found)
+
+
+def _fold(text: str) -> str:
+    """Lower case of the same length, so that places stay places."""
+    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
+
+
+def _best_start(line: str, wanted: list[str], size: int) -> int:
+    """Where the window with the most characters of different terms begins; the matches stand near its first third."""
+    folded = _fold(line)
+    places = sorted(
+        (match.start(), term) for term in wanted[:64] for match in list(re.finditer(_pattern(term), folded))[:200]
+    )
+    if not places:
+        return 0
+    best, best_worth = places[0][0], 0
+    for index, (start, _) in enumerate(places):
+        inside: set[str] = set()
+        for place, term in places[index:]:
+            if place + len(term) > start + size * 2 // 3:
+                break
+            inside.add(term)
+        worth = sum(len(term) for term in inside)
+        if worth > best_worth:
+            best, best_worth = start, worth
+    return max(0, min(best - size // 3, len(line) - size))
+
+
+def _pattern(term: str) -> str:
+    """Whole words for scripts with blanks; anywhere for CJK."""
+    return re.escape(term) if _CJK.search(term) else rf"(?<!\w){re.escape(term)}"
+
+
+def _on_borders(line: str, start: int, end: int) -> tuple[int, int]:
+    """Moves both ends to a blank if one is near, and off combining marks in any case."""
+    if start:
+        blank = line.find(" ", start, start + 20)
+        start = blank + 1 if blank >= 0 else start
+        while start < end and (unicodedata.combining(line[start]) or line[start] in _JOINERS):
+            start += 1
+    if end < len(line):
+        blank = line.rfind(" ", max(start, end - 20), end + 1)
+        end = blank if blank > start else end
+        while end > start and end < len(line) and (unicodedata.combining(line[end]) or line[end] in _JOINERS):
+            end -= 1
+    return start, end
