@@ -17,7 +17,7 @@ from sightline.errors import MEDIA_CODES, MediaError
 from sightline.media import image, text
 from sightline.media.source import Opened, local_path, open_source
 from sightline.settings import Settings
-from sightline.types import Kind, PathLike, Unit
+from sightline.types import Kind, PathLike, Unit, VideoFrames
 
 IMAGE_PIXELS: Final = 16_777_216
 """Pixels of a picture a ``Unit`` carries: nine times the models' budget. Bigger ones are scaled down to it, so that
@@ -117,18 +117,59 @@ def _texts(opened: Opened, title: str) -> Iterator[Unit | UnitError]:
 
 
 def _pages(opened: Opened, title: str, settings: Settings) -> Iterator[Unit | UnitError]:
-    raise MediaError("unsupported")
-    yield
+    from sightline.media.pdf import open_pdf
+
+    with open_pdf(opened.file) as document:
+        title = document.title or title
+        last = min(document.num_pages, settings.pdf_max_pages)
+        for number in range(1, last + 1):
+            try:
+                page = document.page(number, settings)
+            except MediaError as error:
+                yield UnitError(code=error.code, detail=error.detail, page=number)
+            else:
+                yield Unit(kind="page", page=number, title=f"{title} p. {number}", text=page.text, pixels=page.pixels)
+        if last < document.num_pages:
+            detail = f"pages {last + 1} to {document.num_pages} were not read"
+            yield UnitError(code="too_large", detail=detail, page=last + 1)
 
 
-def _page(opened: Opened, title: str, page: int, settings: Settings) -> Unit:
-    raise MediaError("unsupported")
+def _page(opened: Opened, title: str, number: int, settings: Settings) -> Unit:
+    from sightline.media.pdf import open_pdf
+
+    with open_pdf(opened.file) as document:
+        page = document.page(number, settings)
+        title = document.title or title
+        return Unit(kind="page", page=number, title=f"{title} p. {number}", text=page.text, pixels=page.pixels)
 
 
 def _moments(opened: Opened, title: str, settings: Settings) -> Iterator[Unit | UnitError]:
-    raise MediaError("unsupported")
-    yield
+    from sightline.media.video import file_moments
+
+    for start_s, end_s, value in file_moments(opened.file, settings):
+        if isinstance(value, MediaError):
+            yield UnitError(code=value.code, detail=value.detail, start_s=start_s)
+        else:
+            yield _moment_unit(title, start_s, end_s, value)
 
 
 def _moment(opened: Opened, title: str, start_s: float, end_s: float, settings: Settings) -> Unit:
-    raise MediaError("unsupported")
+    from sightline.media.video import file_moment
+
+    return _moment_unit(title, start_s, end_s, file_moment(opened.file, start_s, end_s, settings))
+
+
+def _moment_unit(title: str, start_s: float, end_s: float, frames: VideoFrames) -> Unit:
+    place = f"{clock(start_s)}–{clock(end_s)}"
+    return Unit(kind="moment", start_s=start_s, end_s=end_s, title=f"{title} {place}", frames=frames)
+
+
+def clock(seconds: float) -> str:
+    """A time for people.
+
+    >>> clock(75.9), clock(3600)
+    ('1:15', '1:00:00')
+    """
+    minutes, second = divmod(int(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
