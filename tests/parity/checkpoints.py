@@ -254,7 +254,9 @@ BLOCK: Final = 1_048_573
 
 def block(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     """The first values of one tensor, at most ``BLOCK`` of them, float32: activations stay near 1, vectors apart."""
-    generator = torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
+    generator = torch.Generator().manual_seed(
+        (seed * 1_000_003 + zlib.crc32(name.encode())) % 2**32
+    )  # torch keeps 32 bits
     drawn = torch.randn(min(math.prod(shape), BLOCK), generator=generator)
     if name.endswith("bias"):
         return drawn * 0.1
