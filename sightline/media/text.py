@@ -44,6 +44,8 @@ MAX_BAD_SHARE: Final = 0.01
 """Share of replacement or control characters above which bytes are not text (safety.md 4b)."""
 MAX_LATIN_SHARE: Final = 0.3
 """Share of letters above 0x7F above which a Latin-1 reading is not believed: it would be another encoding, misread."""
+MIN_PLAIN_SHARE: Final = 0.02
+"""Share of ASCII characters below which bytes with zeros are not read as UTF-16 without a mark."""
 BLOCK_CHARS: Final = 4_000
 """Most characters in one block: longer runs are cut at a space, so that a file without newlines stays bounded."""
 ROW_GROUP_CHARS: Final = 800
@@ -156,8 +158,11 @@ def _with_zeros(head: bytes, whole: bool) -> str | None:
     """UTF-16 without a mark, by the side its zero bytes are on; or UTF-8 with a few stray zeros, dropped on reading."""
     even, odd = head[0::2].count(0), head[1::2].count(0)
     order = "utf-16-le" if odd > even else "utf-16-be"
-    if max(even, odd) > 8 * min(even, odd) and _reads(head, order, "strict", whole):
-        return order
+    text = _decode_start(head, order, "strict", whole=whole) or ""
+    if max(even, odd) > 8 * min(even, odd) and text and _bad_share(text) <= MAX_BAD_SHARE:
+        # every text has spaces, digits or line ends; a table of numbers has not
+        plain = sum(" " <= char <= "~" or char in "\t\r\n" for char in text)
+        return order if plain / len(text) >= MIN_PLAIN_SHARE else None
     return "utf-8" if _reads_as_utf8(head, whole) else None
 
 
