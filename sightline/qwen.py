@@ -76,8 +76,8 @@ class Qwen3VLEmbedder:
         Raises:
             ItemError: the first input that cannot be read.
         """
-        items = [Item.of(_given(entry)) for entry in inputs]
-        states = torch.from_numpy(self.embedder.hidden(items, instruction=self.default_instruction))
+        given = [_given(entry) for entry in inputs]
+        states = torch.from_numpy(self.embedder.hidden(given, instruction=self.default_instruction))
         return F.normalize(states, p=2, dim=-1) if normalize else states
 
 
@@ -133,8 +133,8 @@ class Qwen3VLReranker:
         question = _given(query)
         if isinstance(question.get("text"), tuple):
             instruction, question["text"] = question["text"]
-        items = [Item.of(_given(document) | sampling) for document in documents]
-        return self.reranker.score(Item.of(question | sampling), items, instruction=instruction).tolist()  # type: ignore[no-any-return]
+        given = [_given(document) | sampling for document in documents]
+        return self.reranker.score(Item.of(question | sampling), given, instruction=instruction).tolist()  # type: ignore[no-any-return]
 
 
 def _given(entry: Mapping[str, Any]) -> dict[str, Any]:

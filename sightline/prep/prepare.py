@@ -23,7 +23,6 @@ from sightline.prep.positions import positions
 from sightline.prep.prompt import (
     EMBED_INSTRUCTION,
     RERANK_INSTRUCTION,
-    SUFFIX_LENGTH,
     VideoLayout,
     Visual,
     content,
@@ -32,6 +31,7 @@ from sightline.prep.prompt import (
     punctuated,
     reranking_prompt,
     runs,
+    tail_parts,
     to_ids,
 )
 from sightline.prep.resize import (
@@ -162,6 +162,7 @@ class Preparer:
         self.reader = reader
         self.budgets = budgets
         self.layout = layout
+        self._tail = len(to_ids(tail_parts(), tokenizer))
         self._pads = (tokenizer.control("<|image_pad|>"), tokenizer.control("<|video_pad|>"))
 
     def read(self, item: Item) -> Media:
@@ -219,9 +220,9 @@ class Preparer:
         limit = self.budgets.max_length
         special = self.tokenizer.special_ids
         visuals, ids, notes = self._fit(
-            [query, document], build, lambda ids: sum(token in special for token in ids[:-SUFFIX_LENGTH]) - limit
+            [query, document], build, lambda ids: sum(token in special for token in ids[: -self._tail]) - limit
         )
-        body, suffix = ids[:-SUFFIX_LENGTH], ids[-SUFFIX_LENGTH:]
+        body, suffix = ids[: -self._tail], ids[-self._tail :]
         if len(body) > limit:
             keep = limit - sum(token in special for token in body)
             kept: list[int] = []

@@ -28,8 +28,6 @@ NOTHING: Final = "NULL"
 """What the official code says for an item with nothing in it."""
 TEMPLATE: Final = "qwen3-vl-1"
 """Version of these strings; an index remembers it."""
-SUFFIX_LENGTH: Final = 5
-"""Ids of ``<|im_end|>\\n<|im_start|>assistant\\n``, which the reranker's truncation never touches."""
 
 VideoLayout: TypeAlias = Literal["4.57", "5"]
 """Video prompts of transformers 4.57 (what the published results were made with) or of 5.x (one outer pair more)."""
@@ -106,9 +104,13 @@ def reranking_prompt(instruction: str, query: Sequence[Part], document: Sequence
     return _turns(RERANK_SYSTEM, body)
 
 
+def tail_parts() -> list[Part]:
+    """The end of both prompts, which the reranker's truncation never touches (5 ids in the published tokenizers)."""
+    return [Control("<|im_end|>"), "\n", Control("<|im_start|>"), "assistant\n"]
+
+
 def _turns(system: str, body: Sequence[Part]) -> list[Part]:
-    start, end = Control("<|im_start|>"), Control("<|im_end|>")
-    return [start, "system\n" + system, end, "\n", start, "user\n", *body, end, "\n", start, "assistant\n"]
+    return [*head_parts(system), "\n", *body, *tail_parts()]
 
 
 def to_ids(parts: Sequence[Part], tokenizer: Tokenizer, layout: VideoLayout = "4.57") -> list[int]:
