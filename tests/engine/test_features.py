@@ -13,7 +13,8 @@ def test_remembers_and_forgets_the_least_recently_used():
     cache = FeatureCache(2 * 2 * 4 * 8 * 4)
     cache.put(b"a", features(1))
     cache.put(b"b", features(2))
-    assert cache.get(b"a")[0][0, 0] == 1
+    kept = cache.get(b"a")
+    assert kept is not None and kept[0][0, 0] == 1
     cache.put(b"c", features(3))
     assert b"b" not in cache and b"a" in cache and b"c" in cache
     assert cache.num_bytes <= cache.max_bytes

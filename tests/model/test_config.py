@@ -2,6 +2,7 @@
 
 import copy
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from sightline.errors import WeightsError
 from sightline.model.config import ModelConfig
 from sightline.model.vl import QwenVL
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model_type": "qwen3_vl",
     "image_token_id": 151655,
     "video_token_id": 151656,

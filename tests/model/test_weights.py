@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ def test_names_that_are_nothing_are_one_sentence(tmp_path):
 def test_hub_ids_are_fetched_at_a_pinned_commit_and_without_code(folder, monkeypatch):
     import huggingface_hub
 
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def download(name, **options):
         asked.update(name=name, **options)
