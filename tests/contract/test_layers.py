@@ -31,6 +31,7 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "library": (GROUND | {"media", "store", "search"}, {"numpy"}),
     "builtin": (set(), set()),
     "testing": (GROUND, {"numpy"}),
+    "__main__": ({"cli"}, set()),
 }
 
 

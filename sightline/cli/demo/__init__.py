@@ -1,0 +1,1 @@
+"""Real files of every kind, questions about them, and one page with the answers."""
