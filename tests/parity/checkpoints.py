@@ -221,7 +221,7 @@ def tokenizer_json(*, template: bool = True) -> str:
             rerankers' do not.
     """
     tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(SPLIT), "isolated"),
