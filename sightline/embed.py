@@ -38,7 +38,7 @@ class Embedder:
 
     def __init__(self, loaded: Loaded, settings: Settings) -> None:
         self._preparer = Preparer(loaded.tokenizer, Reader(settings), loaded.budgets)
-        # features of pictures are not kept: an embedder seldom sees a picture twice
+        # an embedder seldom sees a picture twice: it keeps features only for a reranker that shares its vision tower
         self._engine = Engine(loaded.network, cache_bytes=0)
         self._card = card(loaded, dim=loaded.network.config.text.hidden_size, instruction=EMBED_INSTRUCTION)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from sightline.engine.towers import share_tower
 from sightline.errors import ConfigError
 from sightline.model.vl import QwenVL
 from sightline.model.weights import Checkpoint, Source
@@ -69,8 +70,10 @@ def load(
     where = pick_device(device)
     arithmetic = pick_dtype(dtype, where, checkpoint)
     logger.info("loading %s on %s in %s", source.name, where, arithmetic)
+    network = checkpoint.build(where, arithmetic)
+    share_tower(network)
     return Loaded(
-        network=checkpoint.build(where, arithmetic),
+        network=network,
         tokenizer=Tokenizer(Path(source.folder) / "tokenizer.json"),
         budgets=budgets.under_ceilings(source.folder),
         checkpoint=checkpoint,

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sightline.engine.features import FeatureCache, Features
+from sightline.engine.features import Features
 from sightline.engine.feed import windows
 from sightline.engine.plan import halves, plan
 from sightline.engine.prefix import Head, shared_head
+from sightline.engine.towers import cache_of
 from sightline.errors import CapacityError, SightlineError
 from sightline.model.ops import KeyValue
 from sightline.model.vl import QwenVL
@@ -54,7 +55,7 @@ class Engine:
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.max_tokens = max_tokens or (CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
-        self.features = FeatureCache(cache_bytes)
+        self.features = cache_of(model.visual, cache_bytes)
         self.reuse_heads = reuse_heads
         self._heads: OrderedDict[bytes, list[KeyValue]] = OrderedDict()
         self._pads = (model.config.image_token_id, model.config.video_token_id)
@@ -185,7 +186,7 @@ class Engine:
     def _forget(self) -> None:
         """Gives back what can be given back before a smaller try."""
         self._heads.clear()
-        self.features = FeatureCache(self.features.max_bytes)
+        self.features.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
