@@ -16,10 +16,11 @@ import os
 import socket
 import ssl
 import stat
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, TypeAlias
@@ -257,12 +258,21 @@ class _PinnedHttp(http.client.HTTPConnection):
         super().__init__(host, port, timeout=timeout)
         self._address = address
         self._tls = tls
+        self._wire: Any = None
 
     def connect(self) -> None:
-        plain = socket.create_connection((self._address, self.port), self.timeout)
-        self.sock: Any = (
-            ssl.create_default_context().wrap_socket(plain, server_hostname=self.host) if self._tls else plain
-        )
+        self.sock: Any = socket.create_connection((self._address, self.port), self.timeout)
+        if self._tls:
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+        # http.client lets go of its socket when the answer has no length; the answer still reads from it
+        self._wire = self.sock
+
+    def cut_off(self) -> None:
+        """End whatever waits for the other side."""
+        wire = self._wire or self.sock
+        if wire is not None:
+            with suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
 
 
 def fetch(url: str, settings: Settings) -> bytes:
@@ -295,30 +305,32 @@ def fetch(url: str, settings: Settings) -> bytes:
 def _get(
     scheme: str, host: str, port: int, address: str, target: str, deadline: float, max_bytes: int
 ) -> tuple[int, str, bytes]:
-    connection = _PinnedHttp(host, port, address, max(deadline - time.monotonic(), 0.1), tls=scheme == "https")
+    left = max(deadline - time.monotonic(), 0.1)
+    connection = _PinnedHttp(host, port, address, left, tls=scheme == "https")
+    # the timeout of a socket is for each read: a server that gives a byte a second would never reach it
+    timer = threading.Timer(left, connection.cut_off)
+    timer.daemon = True
+    timer.start()
+    closing = ExitStack()
     try:
         connection.request("GET", target, headers={"User-Agent": "sightline", "Accept-Encoding": "identity"})
         response = connection.getresponse()
+        closing.callback(response.close)
         if response.status != 200:
             return response.status, response.getheader("Location") or "", b""
         if int(response.getheader("Content-Length") or 0) > max_bytes:
             raise MediaError("too_large")
-        parts: list[bytes] = []
-        total = 0
-        while chunk := response.read1(65_536):
-            total += len(chunk)
-            if total > max_bytes:
-                raise MediaError("too_large")
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise MediaError("timeout", "fetching took too long")
-            if connection.sock is not None:
-                connection.sock.settimeout(left)
-            parts.append(chunk)
-        return 200, "", b"".join(parts)
-    except TimeoutError:
-        raise MediaError("timeout", "fetching took too long") from None
+        body = response.read(max_bytes + 1)
+        if len(body) > max_bytes:
+            raise MediaError("too_large")
+        if time.monotonic() >= deadline:
+            raise MediaError("timeout", "fetching took too long")
+        return 200, "", body
     except (OSError, http.client.HTTPException, ValueError):
+        if time.monotonic() >= deadline:
+            raise MediaError("timeout", "fetching took too long") from None
         raise MediaError("unreadable", "the address cannot be fetched") from None
     finally:
+        timer.cancel()
+        closing.close()
         connection.close()
