@@ -19,7 +19,11 @@ WEIGHTS: Final = (1.0, 0.5, 0.5)
 """Of vector, words and pieces: the two word lists say much the same, together they weigh as much as the vector."""
 WORDS_CHARS: Final = 2_000
 """Characters of a query that are searched as words; a page given as a query would match everything."""
+PIECES_SHARE: Final = 0.5
+"""Of the best score: rows below it share a few pairs of letters with the query and no word ("bicycle", "medicine")."""
 OVERFETCH: Final = 2
+LEAST_FETCHED: Final = 100
+"""Rows of each list, however few are wanted: a row's place in every list counts, so the first hit needs long lists."""
 MOST_FETCHED: Final = 100_000
 
 
@@ -43,7 +47,7 @@ def recall(
         num: how many are wanted.
         where: rows that may be found; rows are filtered before they are ranked.
     """
-    fetch = num * OVERFETCH
+    fetch = max(num * OVERFETCH, LEAST_FETCHED)
     while True:
         found, more = _lists(store, vector, words[:WORDS_CHARS], fetch, where)
         rows = {row.id: row for rows in found for row in rows}
@@ -61,8 +65,9 @@ def _lists(
     """The three lists, and whether any of them may go on."""
     near = [] if vector is None else store.search_vector(vector, num, where)
     by_word, by_piece = store.search_words(words, num, where) if words.strip() else ([], [])
-    lists = (near, by_word, by_piece)
-    return lists, any(len(rows) >= num for rows in lists)
+    more = any(len(rows) >= num for rows in (near, by_word, by_piece))
+    by_piece = [row for row in by_piece if row.score >= PIECES_SHARE * by_piece[0].score]
+    return (near, by_word, by_piece), more
 
 
 def _place(candidate: Candidate) -> tuple[str, float, float] | None:

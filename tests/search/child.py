@@ -25,7 +25,7 @@ class SlowEmbedder(ToyEmbedder):
 
 def main() -> None:
     index, folder, delay_s = sys.argv[1:]
-    ingest.COMMIT_ROWS = 8  # type: ignore[misc] -- many commits, many moments to be killed at
+    vars(ingest)["COMMIT_ROWS"] = 8  # many commits, many moments to be killed at
     embedder = SlowEmbedder()
     embedder.delay_s = float(delay_s)
     print("ready", flush=True)

@@ -24,8 +24,12 @@ def test_put_waits_for_room_and_one_large_message_always_enters() -> None:
     queue: Ahead[int] = Ahead(max_bytes=10)
     assert queue.put(1, 1000, never)
     entered = threading.Event()
-    thread = threading.Thread(target=lambda: (queue.put(2, 1, never), entered.set()), daemon=True)
-    thread.start()
+
+    def enter() -> None:
+        queue.put(2, 1, never)
+        entered.set()
+
+    threading.Thread(target=enter, daemon=True).start()
     assert not entered.wait(0.1)
     assert queue.get(never) == 1
     assert entered.wait(5)

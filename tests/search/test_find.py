@@ -122,8 +122,7 @@ HOSTILE = [
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:
     for name in HOSTILE:
-        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
-            file.write(b"x")
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
     found = list(find([tmp_path]))
     assert [os.fsencode(one.path).rpartition(b"/")[2] for one in found] == sorted(HOSTILE)
 

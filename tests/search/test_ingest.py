@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,7 @@ class Unsound(ToyEmbedder):
                 held.append(item)
                 yield item
 
+        vector: Any
         for vector in super().stream(watched(), **options):
             text = held.pop(0).text
             yield {"nan": vector * np.nan, "inf": vector * np.inf, "zero": vector * 0}.get(text, vector)
@@ -338,7 +339,7 @@ def test_a_file_that_changes_while_it_is_read_is_deferred(index: Index) -> None:
 
 def test_a_file_that_vanishes_while_it_is_read_is_deferred(index: Index) -> None:
     index.write("a", "one")
-    index.source.before_end = os.unlink  # type: ignore[assignment]
+    index.source.before_end = os.unlink
     assert index.add().deferred == 1
     assert index.texts() == []
 
@@ -524,7 +525,7 @@ def test_memory_is_bounded_by_bytes_not_by_files(index: Index) -> None:
 
 def test_item_errors_keep_their_reason(index: Index) -> None:
     class Refuses(ToyEmbedder):
-        def stream(self, items: Sequence[Any], **options: Any) -> Iterator[Any]:  # type: ignore[override]
+        def stream(self, items: Any, **options: Any) -> Iterator[Any]:
             for position, _ in enumerate(items):
                 yield ItemError(position, "too_long", "the page does not fit")
 

@@ -34,7 +34,7 @@ def start(index: Path, folder: Path, delay_s: float) -> subprocess.Popen[str]:
 def finish(child: subprocess.Popen[str]) -> dict[str, Any]:
     out, _ = child.communicate(timeout=120)
     assert child.returncode == 0
-    report = json.loads(out)
+    report: dict[str, Any] = json.loads(out)
     assert report["seen"] == report["indexed"] + report["unchanged"] + len(report["skipped"]) + report["deferred"]
     return report
 

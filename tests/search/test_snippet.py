@@ -17,7 +17,13 @@ def test_always_short_and_without_control_characters(text: str, query: str) -> N
 
 @pytest.mark.parametrize(
     ("needle", "filler"),
-    [("bicycle", "word "), ("自行车", "汉字文本"), ("자전거를", "한국어 "), ("自転車", "ひらがなカタカナ"), ("Straße", "wort ")],
+    [
+        ("bicycle", "word "),
+        ("自行车", "汉字文本"),
+        ("자전거를", "한국어 "),
+        ("自転車", "ひらがなカタカナ"),
+        ("Straße", "wort "),
+    ],
 )
 def test_the_match_is_inside(needle: str, filler: str) -> None:
     text = filler * 200 + needle + filler * 200
