@@ -525,11 +525,11 @@ class LanceStore:
     def _drop_old_versions(self) -> None:
         """Let go of versions that were followed by another one more than ``KEEP_S`` ago."""
         dataset = self._dataset()
-        now = time.time()
-        old = [v["timestamp"].timestamp() for v in dataset.versions() if v["timestamp"].timestamp() < now - KEEP_S]
-        if len(old) > 1:
-            # the newest of them was still current a day ago: keep it
-            dataset.cleanup_old_versions(older_than=datetime.timedelta(seconds=now - max(old) + 0.001))
+        past = [v["version"] for v in dataset.versions() if v["timestamp"].timestamp() < time.time() - KEEP_S]
+        # the newest of them was still current a day ago: keep it
+        old = sorted(past)[:-1]
+        if old:
+            dataset.cleanup_old_versions(versions=old)
 
     def check(self) -> list[Problem]:
         """Read everything and say what is wrong; an empty list for a sound index."""

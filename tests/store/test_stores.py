@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from sightline.errors import ConfigError, StoreError
+from sightline.store.exact import ExactStore
+from sightline.store.lance import LanceStore
 from sightline.store.schema import Filter, Found, ItemStore, Row, path_id
 
 DIM = 16
@@ -329,9 +331,7 @@ def test_threads_search_while_one_writes(store: ItemStore, make_row: MakeRow) ->
 
 
 def test_4096_dimensions(store: ItemStore, make_row: MakeRow, tmp_path: Any) -> None:
-    wide: Any = (
-        type(store)(dim=4096) if type(store).__name__ == "ExactStore" else type(store)(tmp_path / "wide", dim=4096)
-    )
+    wide: ItemStore = ExactStore(4096) if isinstance(store, ExactStore) else LanceStore(tmp_path / "wide", dim=4096)
     vectors = np.random.default_rng(0).standard_normal((20, 4096)).astype(np.float32)
     wide.add([make_row(n, vector=vectors[n]) for n in range(20)])
     hits = wide.search_vector(vectors[7], 3)
