@@ -41,6 +41,7 @@ from sightline.search import health, identity, pipeline
 from sightline.search.events import Counted, Event
 from sightline.search.find import absolute, count, find, is_under
 from sightline.search.ingest import ingest
+from sightline.search.problems import Problems
 from sightline.search.prune import PruneReport, drop, prune
 from sightline.search.reading import Plan
 from sightline.settings import Settings
@@ -172,7 +173,7 @@ class Library:
             paths: files and folders; folders are walked (see ``search.find``).
             columns: your own metadata for every one of these files, to filter by; None leaves what they have.
             verify: compare the bytes of files even when size and time say they are unchanged.
-            retry: try again what failed twice with the same content.
+            retry: try again what failed twice with the same content, and files of which pages or moments failed.
             on_event: told what happens, one event at a time (see ``search.events``).
 
         Returns:
@@ -206,6 +207,7 @@ class Library:
                 columns=columns,
                 verify=verify,
                 retry=retry,
+                partly=Problems(self._ledger),
                 look_up_all=bool(meta.get("ledger_lost")),
             )
             report = ingest(find(given, **walk), plan, embedder, on_event=on_event)
@@ -324,7 +326,8 @@ class Library:
 
     def failures(self) -> list[Skipped]:
         """Files that could not be indexed, and pages and moments of indexed files, each with the reason."""
-        return [Skipped(path=state.path, code=state.code, detail=state.detail) for state in self._ledger.failures()]
+        files = [Skipped(path=state.path, code=state.code, detail=state.detail) for state in self._ledger.failures()]
+        return sorted([*files, *Problems(self._ledger).skipped()], key=lambda one: os.fsencode(one.path))
 
     # --- life ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from sightline.search.problems import Problems
 from sightline.search.prune import has_vanished
 from sightline.store.ledger import FileState, Ledger
 from sightline.store.schema import Filter, ItemStore, Problem
@@ -14,9 +15,13 @@ def check(store: ItemStore, ledger: Ledger) -> list[Problem]:
     """What is wrong, and what could not be indexed. An empty list for a sound index of unchanged files.
 
     Codes beside those of ``store.check``: ``row_count`` and ``unknown_rows`` (ledger and rows disagree),
-    ``unfinished``, ``missing_file``, ``changed_file``, ``skipped``.
+    ``unfinished``, ``missing_file``, ``changed_file``, ``skipped``, ``partly_skipped`` (a page or moment).
     """
-    return [*store.check(), *_disagreements(store, ledger), *_files(ledger)]
+    partly = [
+        Problem(code="partly_skipped", detail=f"{shown(one.path)}: {one.detail} [{one.code}]")
+        for one in Problems(ledger).skipped()
+    ]
+    return [*store.check(), *_disagreements(store, ledger), *_files(ledger), *partly]
 
 
 def _disagreements(store: ItemStore, ledger: Ledger) -> Iterator[Problem]:

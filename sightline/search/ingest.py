@@ -35,6 +35,7 @@ from sightline.search.events import (
     UnitFailed,
 )
 from sightline.search.find import Found
+from sightline.search.problems import Problems, UnitProblem
 from sightline.search.reading import Ended, Failed, Job, Message, Plan, Reading, Ready, Settled, Started
 from sightline.store.schema import Filter, Row
 from sightline.types import AddReport, Item, Skipped
@@ -86,6 +87,7 @@ class _Ingest:
         """Jobs by path that have no outcome yet."""
         self._begun: set[str] = set()
         """Those of them that the ledger has as pending."""
+        self._problems = Problems(plan.ledger)
         self._complete: list[Job] = []
         self._skips: list[Settled] = []
         self._seen = self._indexed = self._unchanged = self._deferred = self._units = 0
@@ -242,8 +244,11 @@ class _Ingest:
             if job.error is not None and job.error.code == "changed":
                 self._undo(job)
                 self._defer(job)
-            else:
-                self._complete.append(job)
+                return
+            if job.ids and job.error is not None:
+                detail = f"the rest after {len(job.ids)} units: {job.error.detail}"
+                self._fail(Failed(job, "", job.error.code, detail))
+            self._complete.append(job)
 
     def _undo(self, job: Job) -> None:
         """Forget the rows of a reading that does not count.
@@ -288,6 +293,7 @@ class _Ingest:
                 self._write_outcome(job)
             for settled in skips:
                 self._write_skip(settled)
+            self._problems.save()
         self._complete, self._skips = [], []
         for job in complete:
             self._tell_outcome(job)
@@ -312,6 +318,8 @@ class _Ingest:
                 store.add(rows)
 
     def _write_outcome(self, job: Job) -> None:
+        problems = [UnitProblem(one.place, one.code, one.detail) for one in job.problems] if job.ids else []
+        self._problems.put(job.path, problems)
         if job.ids:
             self._plan.ledger.done(job.path, len(job.ids))
         else:
@@ -337,6 +345,7 @@ class _Ingest:
             if settled.code in KEEP_CODES:
                 return
             self._plan.store.delete_paths([state.path_id])
+        self._problems.put(settled.path, [])
         columns = state.columns if state is not None else self._plan.columns
         ledger.begin(settled.path, settled.size, settled.mtime_ns, "", columns)
         ledger.skip(settled.path, settled.code, settled.detail)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sightline.search.find import is_under
+from sightline.search.problems import Problems
 from sightline.store.ledger import Ledger
 from sightline.store.schema import ItemStore
 
@@ -100,10 +101,15 @@ def prune(
 def drop(store: ItemStore, ledger: Ledger, paths: Iterable[str]) -> int:
     """Take files out of the index: rows first, so that a kill between the two leaves no rows without a file."""
     num = 0
+    problems = Problems(ledger)
     for group in _groups(paths, PRUNE_FILES):
         states = [state for path in group if (state := ledger.file(path)) is not None]
         store.delete_paths([state.path_id for state in states])
-        num += ledger.forget([state.path for state in states])
+        for state in states:
+            problems.put(state.path, [])
+        with ledger.batch():
+            num += ledger.forget([state.path for state in states])
+            problems.save()
     return num
 
 

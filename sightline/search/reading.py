@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -161,7 +161,8 @@ class Plan:
         fingerprint: of the embedding model, part of row ids.
         columns: the user's metadata for every file; None leaves what a file has.
         verify: hash files even when size and time are as the ledger has them.
-        retry: try files again that failed twice.
+        retry: try files again that failed twice, and those in ``partly``.
+        partly: files of which some units failed.
         look_up_all: look for rows of files that the ledger does not know, because it was lost.
     """
 
@@ -174,6 +175,7 @@ class Plan:
     columns: Mapping[str, Value] | None = None
     verify: bool = False
     retry: bool = False
+    partly: Container[str] = ()
     look_up_all: bool = False
 
 
@@ -264,7 +266,8 @@ class Reading:
     def _remembered(self, state: FileState, found: Found) -> Settled | None:
         """The outcome of the same content before, if it stands."""
         columns = self._plan.columns
-        if state.status == "done" and (columns is None or dict(columns) == dict(state.columns)):
+        again = self._plan.retry and state.path in self._plan.partly
+        if state.status == "done" and not again and (columns is None or dict(columns) == dict(state.columns)):
             return Settled("unchanged", found.path, found.size, found.mtime_ns)
         if state.status == "skipped" and state.attempts >= MOST_ATTEMPTS and not self._plan.retry:
             return Settled("remembered", found.path, found.size, found.mtime_ns, state.code, state.detail)

@@ -16,6 +16,8 @@ from sightline.search import ingest as ingest_module
 from sightline.search.events import Event, FileDeferred, FileDone, FileSkipped, FileStarted, FileUnchanged, UnitFailed
 from sightline.search.find import find
 from sightline.search.ingest import ingest
+from sightline.search.problems import Problems
+from sightline.search.prune import drop
 from sightline.search.reading import Plan
 from sightline.settings import Settings
 from sightline.store.exact import ExactStore
@@ -235,6 +237,26 @@ def test_a_broken_page_costs_itself(index: Index) -> None:
 def test_a_file_that_breaks_midway_keeps_what_was_read(index: Index) -> None:
     index.write("a", "one", "broken file", "three")
     assert index.add().units == 1
+
+
+def test_failed_units_are_kept_until_the_file_is_done_again(index: Index) -> None:
+    pages = index.write("a", "one", "broken page", "three")
+    index.write("b", "one more", "broken file")
+    many = index.write("c", "fine", *["broken page"] * 100)
+    index.add()
+    kept = [(Path(one.path).name, one.code, one.detail) for one in Problems(index.ledger).skipped()]
+    assert kept[:2] == [
+        ("a", "corrupt", "page 2: the file is damaged and cannot be decoded"),
+        ("b", "crash", "the rest after 1 units: the decoder process died"),
+    ]
+    assert len(kept) == 22
+    assert kept[-1] == ("c", "corrupt", "and 81 more")
+    assert index.add(partly=Problems(index.ledger)).unchanged == 3
+    assert index.add(partly=Problems(index.ledger), retry=True).indexed == 3
+    change(pages, "one\ntwo\nthree")
+    index.add()
+    drop(index.store, index.ledger, [os.fspath(many)])
+    assert {Path(one.path).name for one in Problems(index.ledger).skipped()} == {"b"}
 
 
 def test_a_unit_that_the_model_refuses_costs_itself(index: Index) -> None:
