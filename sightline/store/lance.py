@@ -496,7 +496,7 @@ class LanceStore:
         return bool(sum(path.stat().st_size for path in files) != index.size_bytes)
 
     def _index_vectors(self) -> bool:
-        """Build the vector index anew when it is due: merging its segments loses rows (lance#7731)."""
+        """Build the vector index anew when it is due: merging its segments has lost rows."""
         table = self._table
         have = next((index for index in table.list_indices() if index.columns == ["vector"]), None)
         if table.count_rows() < self._index_from or self._dim % 8:
