@@ -112,18 +112,16 @@ def decode_file(file: BinaryIO, format: str, settings: Settings) -> Pixels:
         return _to_pixels(image)
 
 
-def animation(
-    source: ImageSource, settings: Settings, indices: tuple[int, ...] | None = None
-) -> tuple[list[Pixels], int]:
-    """Frames of an animated GIF, WebP or PNG, and the duration of all of them in milliseconds.
+def animation(source: ImageSource, settings: Settings, indices: tuple[int, ...] = ()) -> tuple[list[Pixels], int]:
+    """Some frames of an animated GIF, WebP or PNG, and how long its first one is shown.
 
     Args:
         source: path, address or bytes.
         settings: limits.
-        indices: frame numbers, rising; None reads no pixels.
+        indices: frame numbers, rising.
 
     Returns:
-        The pictures asked for, or one empty list; milliseconds (0 when the file does not say).
+        The pictures; milliseconds (0 when the file does not say).
     """
     with open_source(source, settings) as opened:
         if opened.sniffed.kind != "image":
@@ -131,8 +129,9 @@ def animation(
         formats = PILLOW_FORMATS[opened.sniffed.format]
         with _quiet, _our_errors(), Image.open(opened.file, formats=formats) as image:
             _check_size(image, settings)
+            image.load()  # WebP tells the duration of a picture once it is decoded
             frames: list[Pixels] = []
-            for index in indices or ():
+            for index in indices:
                 image.seek(index)
                 frames.append(_to_pixels(image.copy()))
             return frames, int(image.info.get("duration") or 0)

@@ -31,8 +31,8 @@ MAX_SIDE: Final = 16_384
 """Most pixels of the longer side of a page."""
 MAX_TEXT_CHARS: Final = 200_000
 """Most characters taken from the text layer of one page."""
-ERROR_PASSWORD: Final = 4
-"""FPDF_ERR_PASSWORD (fpdfview.h)."""
+LOAD_ERRORS: Final = {0: "no_pages", 4: "password"}
+"""FPDF_ERR_SUCCESS, which pypdfium2 gives for a document that loads and has no pages, and FPDF_ERR_PASSWORD."""
 
 _pdfium = threading.RLock()
 
@@ -110,7 +110,7 @@ def open_pdf(file: BinaryIO | bytes) -> Iterator[Document]:
         try:
             handle = pypdfium2.PdfDocument(file)
         except pypdfium2.PdfiumError as error:
-            raise MediaError("password" if error.err_code == ERROR_PASSWORD else "corrupt") from None
+            raise MediaError(LOAD_ERRORS.get(error.err_code, "corrupt")) from None
         except (ValueError, OSError):
             raise MediaError("corrupt") from None
         with suppress(pypdfium2.PdfiumError):  # forms are then not drawn

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import MEDIA_CODES, MediaError
+from sightline.errors import MEDIA_CODES, InputError, MediaError
 from sightline.media.units import UnitError
 from sightline.types import KINDS, Unit, VideoFrames
 
@@ -145,7 +145,7 @@ def unpack(header: dict[str, Any], pixels: NDArray[np.uint8]) -> Unit | UnitErro
             pixels=picture,
             frames=frames,
         )
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError, OverflowError, InputError):
         raise Broken from None
 
 

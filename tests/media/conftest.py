@@ -1,5 +1,7 @@
 """Files of every kind, made here: nothing is copied from elsewhere."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -30,14 +32,13 @@ def code():
 
 
 def colour_of(number):
-    """The colour of frame ``number`` of a test video: told apart in steps of 16 after any codec."""
-    return (number * 16 % 256, number * 16 // 256 * 64 % 256, 32)
+    """The colour of frame ``number`` of a test video, up to 4095: told apart after any good codec."""
+    return tuple(number // place % 16 * 16 + 8 for place in (1, 16, 256))
 
 
 def _number_of(frame):
-    """The number of a frame by its colour."""
-    red, green = (int(value) for value in np.asarray(frame)[:, :, :2].reshape(-1, 2).mean(0).round())
-    return round(green / 64) * 16 + round(red / 16) % 16
+    digits = np.asarray(frame).reshape(-1, 3).mean(0) // 16
+    return int(digits @ (1, 16, 256))
 
 
 @pytest.fixture
@@ -56,13 +57,14 @@ def make_video(tmp_path):
             stream.codec_context.gop_size = gop
             if codec == "libx264":
                 stream.options = {"crf": "4"}
+            file.start_encoding()
             for number in range(num):
                 picture = np.empty((size[1], size[0], 3), np.uint8)
                 picture[:] = colour_of(number)
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 if times is not None:
                     frame.pts = times[number]
-                    frame.time_base = stream.codec_context.time_base
+                    frame.time_base = Fraction(1, rate)
                 file.mux(stream.encode(frame))
             file.mux(stream.encode())
         return path
