@@ -68,7 +68,7 @@ def root(
 @app.command()
 @guarded
 def index(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="files and folders", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="files and folders", show_default=False)],
     library: LibraryOption = None,
     model: ModelOption = None,
     reranker: RerankerOption = None,
@@ -114,7 +114,7 @@ def index(
 @guarded
 def search(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORDS]…", help="what to look for, in any language")
+        list[str] | None, typer.Argument(metavar="WORDS", help="what to look for, in any language")
     ] = None,
     image: ImageOption = None,
     video: VideoOption = None,
@@ -162,7 +162,7 @@ def search(
 @app.command()
 @guarded
 def remove(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="files and folders", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="files and folders", show_default=False)],
     library: LibraryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -179,7 +179,7 @@ def remove(
 @guarded
 def embed(
     text: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]…", help="texts; - takes each line of standard input")
+        list[str] | None, typer.Argument(metavar="TEXT", help="texts; - takes each line of standard input")
     ] = None,
     image: ImageOption = None,
     video: VideoOption = None,
@@ -216,7 +216,7 @@ def embed(
 @guarded
 def rerank(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="the question", show_default=False)],
-    documents: Annotated[list[str] | None, typer.Argument(metavar="[DOC]…", help="texts to judge")] = None,
+    documents: Annotated[list[str] | None, typer.Argument(metavar="DOC", help="texts to judge")] = None,
     image: ImageOption = None,
     video: VideoOption = None,
     instruction: InstructionOption = None,

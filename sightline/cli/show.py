@@ -143,6 +143,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(part) for part in value]
     if hasattr(value, "tolist"):
+        if str(getattr(value, "dtype", "")) in ("float32", "float16"):  # the shortest digits that give the same number
+            return [float(str(number)) for number in value]
         return value.tolist()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -170,6 +172,8 @@ def guarded(command: Command) -> Command:
         as_json = bool(options.get("as_json"))
         try:
             command(*args, **options)
+        except (typer.Exit, typer.Abort):
+            raise
         except SightlineError as error:
             put_error(type(error).__name__, str(error), as_json=as_json)
             raise typer.Exit(error.exit_code) from None

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-from sightline.cli.demo.texts import MANUAL, PAGES, TEXTS
+from sightline.cli.demo.texts import MANUAL, PAGES, TEXT_LABELS, TEXTS
 from sightline.errors import MissingExtraError, SightlineError
 
 Colour = tuple[int, int, int]
@@ -122,6 +122,11 @@ FILM_PARTS: Final = (
     "a green triangle grows",
     "two yellow stars turn",
 )
+SLIDES_NAME: Final = "videos/slides.mp4"
+SLIDES: Final = ("coffee.png", "rocket.jpg", "chelsea.png")
+SLIDE_PARTS: Final = ("a cup of espresso", "a rocket on the launch pad", "the face of a ginger tabby cat")
+PARTS: Final = {FILM_NAME: FILM_PARTS, SLIDES_NAME: SLIDE_PARTS}
+"""What each video shows, a sentence for every ``FILM_PART_S`` seconds."""
 FILM_PART_S: Final = 8
 FILM_FPS: Final = 10
 FILM_SIZE: Final = (320, 240)
@@ -178,9 +183,9 @@ def _all_files() -> Iterator[tuple[str, str, bytes]]:
         yield name, f"a page: {heading}", _png(_page(heading, lines))
     yield "papers/manual.pdf", f"a manual of {len(MANUAL)} pages", _manual()
     yield FILM_NAME, "a film of five parts", _video(_film_frames())
-    yield "videos/slides.mp4", "a slide show of photographs", _video(_slide_frames())
+    yield SLIDES_NAME, "a slide show of photographs", _video(_slide_frames())
     for name, text in TEXTS.items():
-        yield name, text.lstrip("# ").splitlines()[0].strip('"'), text.encode()
+        yield name, TEXT_LABELS[name], text.encode()
     torn = photo_bytes("astronaut.png")
     yield "broken/empty.jpg", BROKEN["broken/empty.jpg"], b""
     yield "broken/torn.png", BROKEN["broken/torn.png"], torn[: len(torn) // 40]
@@ -407,7 +412,7 @@ def _part_frame(part: int, t: float) -> Image.Image:
 
 def _slide_frames() -> Iterator[Image.Image]:
     """Three photographs for eight seconds each, the camera moving slowly in."""
-    for source in ("coffee.png", "rocket.jpg", "chelsea.png"):
+    for source in SLIDES:
         photo = _open_photo(source)
         scale = max(FILM_SIZE[0] / photo.width, FILM_SIZE[1] / photo.height) * 1.15
         photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS)

@@ -82,6 +82,8 @@ class Report:
     version: str
     num_files: int
     units: tuple[tuple[str, int], ...]
+    num_new: int
+    num_unchanged: int
     index_seconds: float
     skipped: tuple[tuple[str, str], ...]
     answers: tuple[Answer, ...]
@@ -167,7 +169,7 @@ def _head(report: Report) -> str:
         (f"{report.num_right}<small> of {len(report.answers)}</small>", "right at the first place"),
         (f"{report.num_near}<small> of {len(report.answers)}</small>", "right among the first three"),
         (f"{report.num_files:,}", f"files: {kinds}"),
-        (esc(duration(report.index_seconds)), "to read, embed and index them"),
+        (esc(duration(report.index_seconds)), f"to index: {report.num_new:,} new, {report.num_unchanged:,} unchanged"),
         (f"{mean * 1000:,.0f}<small> ms</small>", "a question, recall and reranking"),
     )
     cells = "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles)
@@ -224,7 +226,7 @@ def _answer(place: int, answer: Answer, pictures: _Pictures) -> str:
     parts.append(f'<p class="wanted">should find: {esc(answer.wanted)}</p>')
     hits = "".join(_hit(rank, shown, pictures) for rank, shown in enumerate(answer.hits, start=1))
     return (
-        f'<section id="q{place}"><div class="question"><span class="no">{place}</span>{"".join(parts)}</div>'
+        f'<section id="q{place}"><div class="question"><span class="count">{place}</span>{"".join(parts)}</div>'
         f'<ol class="hits">{hits or "<li><p>nothing</p></li>"}</ol></section>'
     )
 
@@ -232,8 +234,7 @@ def _answer(place: int, answer: Answer, pictures: _Pictures) -> str:
 def _hit(rank: int, shown: ShownHit, pictures: _Pictures) -> str:
     hit = shown.hit
     if shown.preview is not None:
-        wide = " wide" if hit.kind in ("moment", "video") else ""
-        classes = f"pic{wide} {pictures.name(shown.preview)}"
+        classes = f"pic {pictures.name(shown.preview)}"
         view = f'<div class="{classes}" role="img" aria-label="{esc(shown.label or shown.name)}"></div>'
     else:
         view = f'<blockquote dir="auto">{esc(hit.snippet or hit.title)}</blockquote>'

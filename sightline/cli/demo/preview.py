@@ -14,8 +14,9 @@ from sightline.types import Hit, Kind, Pixels, Unit
 
 WIDTH: Final = 360
 """Most pixels of the longer side of a preview."""
-FRAMES: Final = 3
+FRAMES: Final = 4
 """Frames shown of a moment."""
+GAP: Final = 2
 
 
 class Previews:
@@ -50,25 +51,22 @@ class Previews:
 
 
 def draw(unit: Unit) -> bytes | None:
-    """JPEG of a unit: the picture, or three frames of a moment side by side."""
+    """JPEG of a unit: the picture, or four frames of a moment in two rows, in the order of reading."""
     if unit.frames is not None:
         frames = unit.frames.frames
-        chosen = [
-            frames[place] for place in np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
-        ]
-        return strip(chosen)
+        places = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
+        return contact_sheet([frames[place] for place in places])
     return None if unit.pixels is None else jpeg(_small(unit.pixels, WIDTH))
 
 
-def strip(frames: list[Pixels]) -> bytes:
-    """Frames side by side with a white line between them."""
-    small = [_small(frame, WIDTH * 2 // 3) for frame in frames]
-    width = sum(picture.width for picture in small) + 6 * (len(small) - 1)
-    whole = Image.new("RGB", (width, max(picture.height for picture in small)), "white")
-    x = 0
-    for picture in small:
-        whole.paste(picture, (x, 0))
-        x += picture.width + 6
+def contact_sheet(frames: list[Pixels]) -> bytes:
+    """Four frames in two rows with a line between them."""
+    small = [_small(frame, WIDTH // 2) for frame in frames]
+    width, height = small[0].size
+    whole = Image.new("RGB", (2 * width + GAP, 2 * height + GAP), (148, 163, 184))
+    for number, picture in enumerate(small):
+        row, column = divmod(number, 2)
+        whole.paste(picture, (column * (width + GAP), row * (height + GAP)))
     return jpeg(whole)
 
 

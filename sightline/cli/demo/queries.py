@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sightline.cli.demo.files import FILM_NAME
+from sightline.cli.demo.files import FILM_NAME, SLIDES_NAME
 from sightline.types import Hit
 
 
@@ -21,6 +21,7 @@ class Query:
         file: the file that should come first, below the folder of files; any of them where there are several.
         pages: of a PDF, those that answer; () for any.
         within: of a video, seconds that the moment must share at least half of; None for any.
+        itself: the image is a file of the index, and copies of it are right too.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Query:
     file: tuple[str, ...] = ()
     pages: tuple[int, ...] = ()
     within: tuple[float, float] | None = None
+    itself: bool = False
 
     def answered_by(self, hit: Hit, name: str) -> bool:
         """Whether a hit is the right answer; ``name`` is its path below the folder of files."""
@@ -93,6 +95,13 @@ QUERIES: Final = (
         within=(32, 40),
     ),
     Query(
+        kind="image → moment",
+        image="cat_cropped.png",
+        where="kind=moment",
+        file=(SLIDES_NAME,),
+        within=(16, 24),
+    ),
+    Query(
         kind="image and words",
         image="three_red_circles.png",
         words="the same, but in blue",
@@ -111,9 +120,9 @@ QUERIES: Final = (
     Query(kind="English → Spanish", words="potato omelette with eggs and onion", file=("texts/tortilla.txt",)),
     Query(
         kind="filter by folder",
-        words="a page of numbers and prices",
+        words="pizza, pasta and dessert",
         where="path={scans}",
-        file=("scans/scan_01.png", "scans/scan_02.png"),
+        file=("scans/scan_02.png",),
     ),
 )
 """``{name}`` in a filter is the folder of that name among the demo's files, quoted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import time
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def _own_queries(library: Library, own: Path | None) -> list[Query]:
     names = sorted({hit.path for hit in _pictures(library, root)})
     step = max(1, len(names) // OWN_QUERIES)
     return [
-        Query(kind="your picture → itself", image=name, where="kind=image", file=(name,))
+        Query(kind="your picture → itself", image=name, where="kind=image", file=(name,), itself=True)
         for name in names[::step][:OWN_QUERIES]
     ]
 
@@ -155,6 +156,8 @@ class _Demo:
             version=sightline.__version__,
             num_files=stats.files,
             units=tuple((_KIND_NAMES[kind], count) for kind, count in stats.kinds.items()),
+            num_new=added.indexed,
+            num_unchanged=added.unchanged,
             index_seconds=seconds,
             skipped=tuple((self._name(one.path), f"{one.detail} [{one.code}]") for one in added.skipped),
             answers=tuple(answers),
@@ -164,12 +167,15 @@ class _Demo:
     def _shown(self, query: Query, hit: Hit) -> ShownHit:
         name = self._name(hit.path)
         right = query.answered_by(hit, name if name in self._labels else hit.path)
+        if query.itself and not right:
+            right = _same_bytes(hit.path, query.image)
         return ShownHit(hit=hit, name=name, label=self._label(hit, name), preview=self._previews.of(hit), right=right)
 
     def _label(self, hit: Hit, name: str) -> str:
-        if name == files.FILM_NAME and hit.start_s is not None and hit.end_s is not None:
+        parts = files.PARTS.get(name)
+        if parts and hit.start_s is not None and hit.end_s is not None:
             middle = (hit.start_s + hit.end_s) / 2
-            return files.FILM_PARTS[min(int(middle // files.FILM_PART_S), len(files.FILM_PARTS) - 1)]
+            return parts[min(int(middle // files.FILM_PART_S), len(parts) - 1)]
         return self._labels.get(name, "")
 
     def _pictures(self, image: str | None, video: str | None) -> tuple[bytes, ...]:
@@ -187,7 +193,7 @@ class _Demo:
             parts.append(f"{clock(query.within[0])}–{clock(query.within[1])}")
         label = self._labels.get(name, "")
         if query.within is not None:
-            label = files.FILM_PARTS[int(query.within[0]) // files.FILM_PART_S]
+            label = files.PARTS[name][int(query.within[0]) // files.FILM_PART_S]
         return " ".join(parts) + (f" ({label})" if label else "")
 
     def _say(self, answer: Answer) -> None:
@@ -233,6 +239,14 @@ _KIND_NAMES: Final = {
     "video": "videos",
     "moment": "moments of video",
 }
+
+
+def _same_bytes(one: str, other: str) -> bool:
+    """Whether two files are copies: a copy of a picture is as right as the picture."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def _quoted(path: Path) -> str:

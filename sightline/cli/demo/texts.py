@@ -108,6 +108,24 @@ by telephone or at the desk. Children under ten borrow picture books for free.</
 """,
 }
 
+TEXT_LABELS: Final[dict[str, str]] = {
+    "texts/bread.md": "how to bake sourdough bread, English",
+    "texts/bees.txt": "a year with the bees, English",
+    "texts/rosen.md": "roses in winter, German",
+    "texts/fromage.txt": "cheese at the market, French",
+    "texts/tortilla.txt": "potato omelette, Spanish",
+    "texts/tea.txt": "how to brew green tea, Chinese",
+    "texts/onsen.txt": "manners at a hot spring, Japanese",
+    "texts/kimchi.txt": "how to make kimchi, Korean",
+    "texts/dates.txt": "the season of dates, Arabic",
+    "texts/monsoon.txt": "the rainy season, Hindi",
+    "texts/baikal.txt": "winter at lake Baikal, Russian",
+    "data/stations.csv": "a table of railway stations",
+    "data/euclid.py": "a program: greatest common divisor",
+    "data/library.html": "a web page: hours of the library",
+}
+"""What each text is, for people who do not read the language."""
+
 PAGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "scans/scan_01.png": (
         "HARTMANN HARDWARE",
