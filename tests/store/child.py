@@ -59,17 +59,16 @@ def same(folder: Path, total: int, unlocked: bool) -> None:
     store = LanceStore(folder, dim=DIM, lock_timeout_s=60)
     if unlocked:
         store.lock = NoLock()  # type: ignore[assignment]
-    say("open")
-    sys.stdin.readline()
     for start in range(0, total, BATCH):
+        say("ready")  # the two begin each batch together
+        sys.stdin.readline()
         for _ in range(20):
             try:
                 store.add([row(number) for number in range(start, start + BATCH)])
                 break
-            except SightlineError as error:  # a conflict of two commits is an error the caller sees, not a duplicate
+            except SightlineError:  # a conflict of two commits is an error the caller sees, not a duplicate
                 if not unlocked:
                     raise
-                say(f"again {error}")
                 time.sleep(0.05)
     say("end")
 
