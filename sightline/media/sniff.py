@@ -105,12 +105,17 @@ _AVIF: Final = frozenset({b"avif", b"avis"})
 _HEIF: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _MOV_BOXES: Final = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
-_PPM = re.compile(rb"P[1-6]\s+(#[^\n]*\s+)*\d+\s+(#[^\n]*\s+)*\d+\s")
-_PPM_FLOAT = re.compile(rb"P[fF]\s+\d+\s+\d+\s+-?\d")
+# possessive and atomic throughout: these run in the parent on bytes of strangers, and must not backtrack
+_PPM = re.compile(rb"P[1-6]\s++(?>#[^\n]*+\n\s*+)*+\d++\s++(?>#[^\n]*+\n\s*+)*+\d++\s")
+_PPM_FLOAT = re.compile(rb"P[fF]\s++\d++\s++\d++\s++-?\d")
 _PDF = re.compile(rb"(?:\A\s*|[\r\n\x00-\x08])%PDF-")
-_SVG = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!DOCTYPE\s+svg\b|<svg[\s>]|<svg:svg\b)", re.I | re.S)
-_XML_SVG = re.compile(rb"\s*<(?:\?xml|!DOCTYPE|!--).{0,4000}?<(?:svg:)?svg[\s>]", re.I | re.S)
-_HTML = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+_SVG = re.compile(
+    rb"\s*+(?><\?xml[^>]*+>\s*+)?+(?><!--.*?-->\s*+)*+<(?:!DOCTYPE\s++svg\b|svg[\s>]|svg:svg\b)", re.I | re.S
+)
+_XML_SVG = re.compile(rb"\s*+<(?:\?xml|!DOCTYPE|!--).{0,4000}?<(?:svg:)?svg[\s>]", re.I | re.S)
+_HTML = re.compile(
+    r"\s*+(?><\?xml[^>]*+>\s*+)?+(?><!--.*?-->\s*+)*+<(?:!doctype\s++html|html|head|body)\b", re.I | re.S
+)
 
 
 def sniff(head: bytes, *, name: str = "", whole: bool = False) -> Sniffed:

@@ -131,11 +131,6 @@ def content_hash(path: PathLike) -> str:
     return digest.hexdigest()
 
 
-def bytes_hash(data: bytes) -> str:
-    """The sha256 of bytes, in hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def limit_of(kind: str, settings: Settings) -> int | None:
     """Most bytes of a file of one kind; videos are read in parts and have no limit in bytes."""
     limits = {"image": settings.image_max_bytes, "pdf": settings.pdf_max_bytes, "text": settings.text_max_bytes}

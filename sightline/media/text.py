@@ -296,9 +296,15 @@ def _plain_blocks(lines: Iterable[str], title: str) -> Iterator[Block]:
     yield from _block(held, title)
 
 
-_ATX = re.compile(r" {0,3}(#{1,6})\s+(.+?)\s*#*\s*$")
+_ATX = re.compile(r" {0,3}#{1,6}[ \t]")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _UNDERLINE = re.compile(r"(={3,}|-{3,}|~{3,}|\^{3,})\s*$")
+
+
+def _heading(line: str) -> str:
+    """The words of a heading with hash marks, or "" for another line."""
+    found = _ATX.match(line)
+    return line[found.end() :].strip().rstrip("#").rstrip() if found else ""
 
 
 def _markdown_blocks(lines: Iterable[str], title: str) -> Iterator[Block]:
@@ -316,12 +322,12 @@ def _markdown_blocks(lines: Iterable[str], title: str) -> Iterator[Block]:
                 yield from _block(held, title)
                 held, size = [], 0
             continue
-        heading = _ATX.match(line)
+        heading = _heading(line)
         under = _UNDERLINE.match(line) if len(held) == 1 and held[0].strip() and not held[0][0].isspace() else None
         if heading or under:
             if heading:
                 yield from _block(held, title)
-            title = (heading[2] if heading else held[0]).strip()[:200]
+            title = (heading or held[0].strip())[:200]
             yield from _block([line] if heading else [held[0]], title, heading=True)
             held, size = [], 0
             continue

@@ -67,25 +67,16 @@ def units(path: PathLike, settings: Settings) -> Iterator[Unit | UnitError]:
     """
     path = local_path(path)
     with open_source(path, settings) as opened:
-        yield from _units(opened, short_title(path), settings)
-
-
-def units_of_bytes(data: bytes, title: str, settings: Settings) -> Iterator[Unit | UnitError]:
-    """The units of a file that is held in memory."""
-    with open_source(data, settings) as opened:
-        yield from _units(opened, title, settings)
-
-
-def _units(opened: Opened, title: str, settings: Settings) -> Iterator[Unit | UnitError]:
-    kind = opened.sniffed.kind
-    if kind == "image":
-        yield _image(opened, title, settings)
-    elif kind == "text":
-        yield from _texts(opened, title)
-    elif kind == "pdf":
-        yield from _pages(opened, title, settings)
-    else:
-        yield from _moments(opened, title, settings)
+        title = short_title(path)
+        kind = opened.sniffed.kind
+        if kind == "image":
+            yield _image(opened, title, settings)
+        elif kind == "text":
+            yield from _texts(opened, title)
+        elif kind == "pdf":
+            yield from _pages(opened, title, settings)
+        else:
+            yield from _moments(opened, title, settings)
 
 
 def unit(

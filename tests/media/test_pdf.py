@@ -10,8 +10,19 @@ from hypothesis import given, strategies as st
 from sightline.media import pdf, units
 from sightline.settings import Settings
 
-read_bytes: Any = units.units_of_bytes
 read: Any = units.units
+
+
+@pytest.fixture
+def read_bytes(tmp_path):
+    """The units of a file with these bytes."""
+
+    def read_bytes(data, title, settings):
+        path = tmp_path / f"{title}.pdf"
+        path.write_bytes(data)
+        return read(path, settings)
+
+    return read_bytes
 
 
 def test_pages_and_words(make_pdf, settings):
@@ -55,7 +66,7 @@ def test_a_page_without_size(size, code):
         "a b c d",
     ],
 )
-def test_odd_boxes_stay_small(box, make_pdf, settings):
+def test_odd_boxes_stay_small(box, make_pdf, settings, read_bytes):
     start = time.monotonic()
     for value in read_bytes(make_pdf(["words"], box=box), "a", settings):
         if isinstance(value, units.UnitError):
@@ -110,7 +121,7 @@ def test_a_broken_cross_reference_is_rebuilt(make_pdf, settings):
     assert pdf.page(data, 1, settings).text == "words"
 
 
-def test_a_page_that_fails_fails_alone(make_pdf, settings):
+def test_a_page_that_fails_fails_alone(make_pdf, settings, read_bytes):
     data = make_pdf(["one", "two", "three"])
     # the second page's object is no page any more, at the same length
     second = data.index(b"/Type /Page /", data.index(b"(two)"))
@@ -121,19 +132,19 @@ def test_a_page_that_fails_fails_alone(make_pdf, settings):
     assert len(found) == 3
 
 
-def test_a_cycle_of_pages(make_pdf, settings):
+def test_a_cycle_of_pages(make_pdf, settings, read_bytes):
     data = make_pdf(["x"]).replace(b"/Kids [5 0 R] /Count 1", b"/Kids [2 0 R] /Count 9")
     found = list(read_bytes(data, "a", settings))
     assert found and all(isinstance(value, units.UnitError) for value in found)
 
 
-def test_the_cap_is_reported(make_pdf):
+def test_the_cap_is_reported(make_pdf, read_bytes):
     found = list(read_bytes(make_pdf([str(n) for n in range(9)]), "a", Settings(pdf_max_pages=4)))
     assert [value.page for value in found] == [1, 2, 3, 4, 5]
     assert found[-1] == units.UnitError(code="too_large", detail="pages 5 to 9 were not read", page=5)
 
 
-def test_ten_thousand_pages_open_quickly(make_pdf):
+def test_ten_thousand_pages_open_quickly(make_pdf, read_bytes):
     data = make_pdf(["x"] * 10_000)
     start = time.monotonic()
     found = list(read_bytes(data, "a", Settings(pdf_max_pages=20, pdf_page_pixels=4096)))

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -125,3 +126,22 @@ def test_any_bytes_give_an_answer_or_our_error(head, name):
 def test_numbers_that_look_like_utf_16_are_not_text(code):
     table = struct.pack(">256H", *([257] * 200), *np.arange(56))
     assert code(sniff, table) == "not_media"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"<!---->" * 9000,
+        b"<!-- " * 13_000,
+        b"<?xml " * 9000,
+        b" " * 65_000,
+        b"P6 " + b"# " * 32_000,
+        b"P6\n" + b"#\n" * 32_000,
+        b"P5 " + b"1" * 65_000,
+    ],
+)
+def test_recognising_takes_no_time(head):
+    start = time.perf_counter()
+    with contextlib.suppress(MediaError):
+        sniff(head)
+    assert time.perf_counter() - start < 0.5

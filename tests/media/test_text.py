@@ -227,3 +227,13 @@ def test_speed_of_a_megabyte():
     start = time.perf_counter()
     assert list(passages(blocks(ENGLISH * 1000), 256, words))
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("format", ["plain", "markdown", "html", "csv", "code"])
+@pytest.mark.parametrize(
+    "piece", ["#", "# ", " ", "# #", "<", "<!--", "</", "&", "`", "=", '"', ". ", "。", "a", "\u0301"]
+)
+def test_no_text_takes_long_to_cut(format, piece):
+    start = time.perf_counter()
+    list(passages(blocks("# a" + piece * (20_000 // len(piece)), format), 256, len))
+    assert time.perf_counter() - start < 2
