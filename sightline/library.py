@@ -380,9 +380,9 @@ class Library:
 
 
 def is_index(folder: PathLike) -> bool:
-    """Whether there is an index in a folder, sound or not."""
+    """Whether there is an index in a folder, sound or not. A ledger alone is the beginning of one that was killed."""
     place = Path(absolute(folder))
-    return any((place / name).exists() for name in (STAMP_NAME, LEDGER_NAME, TABLE_NAME))
+    return any((place / name).exists() for name in (STAMP_NAME, TABLE_NAME))
 
 
 def card_of(folder: PathLike) -> ModelCard | None:
@@ -395,7 +395,8 @@ def _create(folder: Path, card: ModelCard, reranker: RerankingModel | None, sett
     """An empty index. Complete once it says what it was built with, which is written last."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        strangers = [one.name for one in folder.iterdir() if one.name not in {LOCK_NAME, "making"}]
+        ours = (LOCK_NAME, LEDGER_NAME, STAMP_NAME, "making")
+        strangers = [one.name for one in folder.iterdir() if not one.name.startswith(ours)]
     except OSError as error:
         raise StoreError(f"an index cannot be made in {folder}: {error.strerror}") from error
     if strangers:

@@ -313,6 +313,32 @@ def test_a_folder_with_other_files_is_not_made_an_index(folder: Path) -> None:
     assert not is_index(folder)
 
 
+@pytest.mark.parametrize("step", ["write_meta", "write_stamp", "store"])
+def test_an_index_whose_making_was_killed_is_made_again(
+    place: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Dies(Exception):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Dies
+
+    where = {
+        "write_meta": "sightline.library.Ledger.write_meta",
+        "write_stamp": "sightline.store.ledger.write_stamp",
+        "store": "sightline.library.LanceStore",
+    }[step]
+    with monkeypatch.context() as patch:
+        patch.setattr(where, die)
+        with pytest.raises(Dies):
+            Library.open(place, embedder=ToyEmbedder())
+    if step != "store":
+        with pytest.raises(StoreError, match="there is no index"):
+            Library.open(place)
+    with Library.open(place, embedder=ToyEmbedder()) as library:
+        assert library.add(folder).indexed == 6
+
+
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", os.fspath(tmp_path))
     (tmp_path / "note.txt").write_text("home")

@@ -184,7 +184,7 @@ class _Ingest:
 
     def _unit(self, ready: Ready) -> Item | None:
         job = ready.job
-        job.ids.append(ready.id)
+        job.ids[ready.id] = None
         if ready.stored or ready.vector is not None:
             job.reused += 1
             if ready.vector is not None and not ready.stored:
@@ -209,7 +209,7 @@ class _Ingest:
 
     def _drop(self, ready: Ready, code: str, detail: str) -> None:
         """A unit that the model cannot take."""
-        ready.job.ids.remove(ready.id)
+        del ready.job.ids[ready.id]
         unit = ready.unit
         place = f"page {unit.page}" if unit.page is not None else f"at {unit.start_s:g} s" if unit.start_s else ""
         self._fail(Failed(ready.job, place, code, detail))
@@ -312,7 +312,7 @@ class _Ingest:
         """Rows of older readings go, now that the new ones are in."""
         store = self._plan.store
         if store.count(Filter(path_prefix=job.path)) > len(job.ids):
-            rows = store.get(job.ids)
+            rows = store.get(list(job.ids))
             store.delete_paths([job.path_id])
             if rows:
                 store.add(rows)

@@ -61,7 +61,7 @@ class Job:
         known: what the ledger knew of the path, or None.
         older: whether there may be rows of it in the index.
         donor: path id of another file with the same content in the index, or "".
-        ids: row ids of its units so far.
+        ids: row ids of its units so far, in order.
         waiting: units that are told but are not rows yet.
         reused: units that needed no model.
         problems: units that failed.
@@ -78,7 +78,7 @@ class Job:
     known: FileState | None
     older: bool
     donor: str = ""
-    ids: list[str] = field(default_factory=list)
+    ids: dict[str, None] = field(default_factory=dict)
     waiting: int = 0
     reused: int = 0
     problems: list[Failed] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Indexes a folder with a slow toy model, so that it can be killed meanwhile. ``child.py INDEX FOLDER DELAY_S``.
 
-Prints ``ready`` when it begins, and the report as JSON when it ends.
+Waits for a line, so that it can be started ahead of time; prints the report as JSON when it ends.
 """
 
 import json
@@ -28,7 +28,7 @@ def main() -> None:
     vars(ingest)["COMMIT_ROWS"] = 8  # many commits, many moments to be killed at
     embedder = SlowEmbedder()
     embedder.delay_s = float(delay_s)
-    print("ready", flush=True)
+    sys.stdin.readline()
     with Library.open(index, embedder=embedder) as library:
         report = library.add([folder])
         print(

@@ -19,20 +19,24 @@ from sightline.testing import ToyEmbedder
 HERE = Path(__file__).parent
 NUM_FILES = 300
 NUM_KILLS = 20
-DELAY_S = 0.03
+DELAY_S = 0.05
 SEED = 20_261_121
 
 
 def start(index: Path, folder: Path, delay_s: float) -> subprocess.Popen[str]:
+    """A child that waits for a line: importing takes longer than indexing."""
     command = [sys.executable, str(HERE / "child.py"), str(index), str(folder), str(delay_s)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
-    return child
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def go(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.write("go\n")
+    child.stdin.flush()
 
 
 def finish(child: subprocess.Popen[str]) -> dict[str, Any]:
-    out, _ = child.communicate(timeout=120)
+    out, _ = child.communicate("go\n", timeout=120)
     assert child.returncode == 0
     report: dict[str, Any] = json.loads(out)
     assert report["seen"] == report["indexed"] + report["unchanged"] + len(report["skipped"]) + report["deferred"]
@@ -60,9 +64,11 @@ def test_killed_at_random_moments_the_rows_are_those_of_an_uninterrupted_run(tmp
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4\nnonsense")
     chance = random.Random(SEED)
     num_killed = 0
+    following = start(index, folder, DELAY_S)
     for number in range(NUM_KILLS):
-        child = start(index, folder, DELAY_S)
-        time.sleep(chance.uniform(0.0, 1.0))
+        child, following = following, start(index, folder, DELAY_S if number + 1 < NUM_KILLS else 0.0)
+        go(child)
+        time.sleep(chance.uniform(0.0, 1.2))
         num_killed += child.poll() is None
         child.send_signal(signal.SIGKILL)
         child.communicate()
@@ -70,7 +76,7 @@ def test_killed_at_random_moments_the_rows_are_those_of_an_uninterrupted_run(tmp
             for path in chance.sample(sorted(folder.rglob("note-*")), 10):
                 path.write_text(f"Changed while {path.name} was in work.\n" * chance.randint(1, 9), encoding="utf-8")
     assert num_killed == NUM_KILLS
-    report = finish(start(index, folder, 0.0))
+    report = finish(following)
     assert report["indexed"] > 0, "the kills came too late: make the model slower"
     assert report["deferred"] == 0
 
@@ -87,7 +93,10 @@ def test_ctrl_c_ends_the_work_cleanly(tmp_path: Path) -> None:
     folder, index = tmp_path / "files", tmp_path / "index"
     runpy.run_path(str(HERE / "corpus.py"))["make"](folder, 60)
     child = start(index, folder, DELAY_S)
-    time.sleep(1.2)
+    go(child)
+    database = index / "items.lance" / "data"
+    while not (database.is_dir() and any(database.iterdir())):  # until something is committed
+        time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     report = finish(child)
     assert report["interrupted"]
