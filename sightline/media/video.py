@@ -206,7 +206,7 @@ class _Video:
         """Packets of the stream from here on; a damaged end is an end."""
         try:
             yield from self.container.demux(self.stream)
-        except (av.error.FFmpegError, OSError):
+        except (av.error.FFmpegError, OSError, IndexError):  # PyAV, for a stream that turns up midway in a damaged file
             return
 
     def frames(self) -> Iterator[Any]:
