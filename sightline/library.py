@@ -105,7 +105,7 @@ class Library:
     settings: Settings
     _store: LanceStore = field(repr=False)
     _ledger: Ledger = field(repr=False)
-    _pool: DecodePool | None = field(default=None, repr=False)
+    _pool: DecodePool = field(repr=False)
 
     @classmethod
     def open(
@@ -154,7 +154,7 @@ class Library:
             raise
         if ledger.restarted:
             ledger.write_meta({"ledger_lost": True})
-        return cls(folder, embedder, reranker, settings, store, ledger)
+        return cls(folder, embedder, reranker, settings, store, ledger, DecodePool(settings))
 
     # --- writing ---
 
@@ -267,7 +267,7 @@ class Library:
         """
         embedder = self._need_embedder("search it")
         asked = pipeline.ask(query, k=k, rerank=rerank, where=where, min_score=min_score, instruction=instruction)
-        return pipeline.search(self._store, self._reader, embedder, self.reranker, asked)
+        return pipeline.search(self._store, self._pool, embedder, self.reranker, asked)
 
     def unit(self, hit: Hit) -> Unit:
         """A hit with its pixels or frames, read again from its file; ``unit(hit).as_item()`` finds more like it.
@@ -278,7 +278,7 @@ class Library:
         if hit.kind == "text":
             rows = self._store.get([hit.id])
             return Unit(kind="text", title=hit.title, text=rows[0].text if rows else hit.snippet)
-        return self._reader.unit(hit.path, hit.kind, page=hit.page, start_s=hit.start_s, end_s=hit.end_s)
+        return self._pool.unit(hit.path, hit.kind, page=hit.page, start_s=hit.start_s, end_s=hit.end_s)
 
     def row(self, id: str) -> Row | None:
         """The row of a hit, with its whole text and columns, or None."""
@@ -333,8 +333,7 @@ class Library:
 
     def close(self) -> None:
         """Let go of files and processes. May be called twice."""
-        if self._pool is not None:
-            self._pool.close()
+        self._pool.close()
         self._store.close()
         self._ledger.close()
 
@@ -347,13 +346,6 @@ class Library:
         self.close()
 
     # --- inside ---
-
-    @property
-    def _reader(self) -> DecodePool:
-        """Decoders for candidates and previews; no process is started before the first is needed."""
-        if self._pool is None:
-            self._pool = DecodePool(self.settings)
-        return self._pool
 
     def _need_embedder(self, purpose: str) -> EmbeddingModel:
         if self.embedder is None:

@@ -178,7 +178,7 @@ def names_of(paths: Any) -> list[str]:
 
 
 def test_hostile_names_go_in_and_come_out(library: Library, tmp_path: Path) -> None:
-    strange = tmp_path / "strange"
+    strange = tmp_path / os.fsdecode(b"stra\xffnge")
     strange.mkdir()
     hostile = [b"new\nline.txt", b"quo'te\".txt", b"\xff\xfe.txt", "\u202ertl.txt".encode(), b"<img src=x>.txt"]
     for number, name in enumerate(hostile):
@@ -189,6 +189,7 @@ def test_hostile_names_go_in_and_come_out(library: Library, tmp_path: Path) -> N
         assert os.fsencode(path).endswith(b"/" + name)
         assert names(library.search("unusual", where={"path": path})) == [Path(path).name]
     assert library.check() == []
+    assert os.fspath(strange) in library.roots
     assert library.remove([os.fsdecode(os.fsencode(strange) + b"/" + name) for name in hostile]) == 5
 
 

@@ -17,7 +17,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -41,7 +41,7 @@ from sightline.store.schema import Filter, Row
 from sightline.types import AddReport, Item, Skipped
 
 COMMIT_ROWS: Final = 1_000
-COMMIT_S: Final = 10.0
+COMMIT_S: Final = 5.0
 """A commit after so many rows or seconds (store-rules 15: at least 1,000 rows or 5 to 30 s)."""
 STOP_S: Final = 2.0
 """How long a stopped run waits for a decoder before it ends it."""
@@ -124,9 +124,10 @@ class _Ingest:
         """Everything that is found; gives back the copies of files of this pass, to be taken when those are in."""
         reading = Reading(found, self._plan, self._stop.is_set, copies_last=copies_last)
         threads = reading.start(self._plan.settings.decode_workers)
+        results = self._embedder.stream(self._items(reading))
         ended = False
         try:
-            for result in self._embedder.stream(self._items(reading)):
+            for result in results:
                 with self._lock:
                     self._result(self._inside.popleft(), result)
                     self._commit_if_due()
@@ -134,9 +135,10 @@ class _Ingest:
                 self._commit()
             ended = True
         finally:
-            ended = ended and not self._stop.is_set()
-            if not ended:
+            if not ended or self._stop.is_set():
                 self._halt(threads)
+            if isinstance(results, Generator):
+                results.close()
         return reading.copies
 
     def _halt(self, threads: list[threading.Thread]) -> None:

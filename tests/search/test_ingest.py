@@ -373,7 +373,7 @@ class Dies(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", ["begin", "add", "delete", "done"])
+@pytest.mark.parametrize("step", ["begin", "add", "delete", "put back", "done"])
 @pytest.mark.parametrize("commit_rows", [1, 3, 1000])
 def test_dying_between_any_two_steps_loses_and_doubles_nothing(
     index: Index, monkeypatch: pytest.MonkeyPatch, step: str, commit_rows: int
@@ -385,17 +385,30 @@ def test_dying_between_any_two_steps_loses_and_doubles_nothing(
     change(index.files / "a", "one\nsix\nseven\neight\nnine")
     index.write("c", "ten", "eleven")
 
-    def die(*_: object) -> None:
+    deleted: list[Any] = []
+
+    def die(*_: object) -> Any:
         raise Dies
 
-    owner, name = {
-        "begin": (index.store, "add"),
-        "add": (index.ledger, "done"),
-        "delete": (index.store, "delete_paths"),
-        "done": (index.ledger, "done"),
+    def add_unless_deleted(rows: Any) -> int:
+        if deleted:
+            raise Dies
+        return ExactStore.add(index.store, rows)
+
+    def delete(path_ids: Any) -> int:
+        deleted.extend(path_ids)
+        return ExactStore.delete_paths(index.store, path_ids)
+
+    owner, name, mishap = {
+        "begin": (index.store, "add", die),
+        "add": (index.ledger, "done", die),
+        "delete": (index.store, "delete_paths", die),
+        "put back": (index.store, "add", add_unless_deleted),
+        "done": (index.ledger, "batch", die),
     }[step]
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, die)
+        patch.setattr(owner, name, mishap)
+        patch.setattr(index.store, "delete_paths", die if step == "delete" else delete)
         with pytest.raises(Dies):
             index.add()
     assert set(index.texts()) >= {"five"}
