@@ -80,6 +80,7 @@ def index(
         typer.Option("--set", metavar="COLUMN=VALUE", help="your own column for these files, to filter by; repeatable"),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="compare bytes, not only size and time")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="try again the files that failed twice as they are")] = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="say which indexed files are gone; with --yes drop them")
     ] = False,
@@ -104,6 +105,7 @@ def index(
         columns=set_ or (),
         rebuild=rebuild,
         verify=verify,
+        retry=retry,
         prune=prune,
         yes=yes,
         as_json=as_json,

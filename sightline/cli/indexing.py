@@ -36,6 +36,7 @@ def index(
     columns: Sequence[str],
     rebuild: bool,
     verify: bool,
+    retry: bool,
     prune: bool,
     yes: bool,
     as_json: bool,
@@ -46,7 +47,11 @@ def index(
     with models.open_to_index(settings, model=model, reranker=reranker, revision=revision, rebuild=rebuild) as library:
         with Shown() as shown:
             report = library.add(
-                [str(path) for path in paths], columns=values or None, verify=verify, on_event=shown.event
+                [str(path) for path in paths],
+                columns=values or None,
+                verify=verify,
+                retry=retry,
+                on_event=shown.event,
             )
         seconds = time.monotonic() - started_s
         pruned = None
@@ -196,13 +201,13 @@ def _say_report(report: AddReport, pruned: PruneReport | None, seconds: float, l
     say(f"done, {len(report.skipped)} skipped: {', '.join(parts)} in {duration(seconds)}{rate}, {place}")
 
 
-def say_skipped(skipped: Sequence[Skipped]) -> None:
+def say_skipped(skipped: Sequence[Skipped], heading: str | None = None) -> None:
     """The files that were not indexed, each with its reason."""
-    say(Text(f"{number(len(skipped), 'file')} skipped:", style="bold"))
+    say(Text(heading or f"{number(len(skipped), 'file')} skipped:", style="bold"))
     for one in skipped[:MOST_LISTED]:
         say(Text.assemble("  ", (short_path(one.path), "yellow"), f": {clean(one.detail)} [{one.code}]"))
     if len(skipped) > MOST_LISTED:
-        say(f"  … and {len(skipped) - MOST_LISTED:,} more; `sightline doctor` lists them all")
+        say(f"  … and {len(skipped) - MOST_LISTED:,} more; `sightline doctor --json` lists them all")
 
 
 def _say_pruned(pruned: PruneReport) -> None:

@@ -20,7 +20,9 @@ from sightline.cli.show import clean, console, number, plain, put_json, say, sho
 from sightline.errors import StoreError
 from sightline.settings import Settings, table
 
-NO_DAMAGE: Final = frozenset({"skipped", "changed_file", "missing_file", "unfinished"})
+FAILED: Final = frozenset({"skipped", "partly_skipped"})
+"""Problems of ``Library.check`` that ``Library.failures`` lists as well."""
+NO_DAMAGE: Final = FAILED | {"changed_file", "missing_file", "unfinished"}
 """Problems of ``Library.check`` that say something of the files, not of the index."""
 MOST_PROBLEMS: Final = 50
 MEASURE_S: Final = 2.0
@@ -208,7 +210,7 @@ def _health(settings: Settings) -> dict[str, Any]:
         "rows": stats.rows,
         "kinds": dict(stats.kinds),
         "bytes": stats.bytes,
-        "problems": [plain(problem) for problem in problems if problem.code != "skipped"],
+        "problems": [plain(problem) for problem in problems if problem.code not in FAILED],
         "failures": [plain(failure) for failure in failures],
     }
 
@@ -247,4 +249,5 @@ def _say_doctor(told: dict[str, Any]) -> None:
     if index["failures"]:
         from sightline.types import Skipped
 
-        say_skipped([Skipped(**failure) for failure in index["failures"]])
+        failures = [Skipped(**failure) for failure in index["failures"]]
+        say_skipped(failures, f"{number(len(failures), 'file or page', 'files and pages')} could not be indexed:")

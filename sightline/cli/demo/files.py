@@ -261,7 +261,7 @@ def draw_scene(
             draw.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=colour)
         else:
             draw.polygon(_corners(shape, width, height, turn), fill=colour)
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    return picture.reduce(3)
 
 
 # --- scans -----------------------------------------------------------------------------------------------------------
@@ -428,12 +428,15 @@ def _video(frames: Iterator[Image.Image]) -> bytes:
     import av
 
     out = io.BytesIO()
-    name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    h264 = "libx264" in av.codecs_available
+    # a constant quality: rate control towards a number of bits was seen to differ from run to run on a busy machine
+    quality = {"crf": "24", "x264-params": "threads=1:lookahead-threads=1:sync-lookahead=0"} if h264 else {}
     with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(name, rate=FILM_FPS)
+        stream = container.add_stream("libx264" if h264 else "mpeg4", rate=FILM_FPS, options=quality)
         stream.width, stream.height = FILM_SIZE
         stream.pix_fmt = "yuv420p"
-        stream.bit_rate = 400_000
+        if not h264:
+            stream.bit_rate = 800_000
         stream.codec_context.thread_count = 1
         stream.codec_context.gop_size = FILM_FPS * 2
         for picture in frames:
