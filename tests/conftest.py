@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub library is imported: no test may download
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -15,7 +17,6 @@ def clean_environment(monkeypatch, tmp_path_factory):
         if name.startswith("SIGHTLINE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "data"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,16 @@ def test_signatures_are_the_contract() -> None:
     parameters = inspect.signature(Library.search).parameters
     assert {name: parameters[name].default for name in wanted} == wanted
     assert {"add", "remove", "search", "stats", "check"} <= set(dir(Library))
-    assert {"score", "recall_score", "rerank_score", "kind", "path", "page", "start_s", "end_s", "title", "snippet"} <= set(
-        Hit.__dataclass_fields__
-    )
+    assert {
+        "score",
+        "recall_score",
+        "rerank_score",
+        "kind",
+        "path",
+        "page",
+        "start_s",
+        "end_s",
+        "title",
+        "snippet",
+    } <= set(Hit.__dataclass_fields__)
     assert set(Item.__dataclass_fields__) == {"text", "image", "video", "instruction", "fps", "max_frames"}
