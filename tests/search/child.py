@@ -1,6 +1,7 @@
 """Indexes a folder with a slow toy model, so that it can be killed meanwhile. ``child.py INDEX FOLDER DELAY_S``.
 
-Waits for a line, so that it can be started ahead of time; prints the report as JSON when it ends.
+Waits for a line, so that it can be started ahead of time; prints a line for each unit that was embedded, and the
+report as JSON when it ends.
 """
 
 import json
@@ -21,6 +22,7 @@ class SlowEmbedder(ToyEmbedder):
         for vector in super().stream(items, **options):
             time.sleep(self.delay_s)
             yield vector
+            print("unit", flush=True)
 
 
 def main() -> None:
