@@ -40,6 +40,13 @@ def test_a_second_run_touches_nothing(made: tuple[Path, Path, list[files.Made]])
     assert [path.name for path, changed in before.items() if path.stat().st_mtime_ns != changed] == []
 
 
+def test_what_was_changed_is_made_again(made: tuple[Path, Path, list[files.Made]]) -> None:
+    folder, queries, named = made
+    (folder / "texts/bees.txt").write_text("no bees")
+    assert files.make(folder, queries) == named
+    assert (folder / "texts/bees.txt").read_text().startswith("A year with the bees")
+
+
 def test_every_question_names_files_that_are_there(made: tuple[Path, Path, list[files.Made]]) -> None:
     folder, asked, _ = made
     assert len(QUERIES) >= 12
@@ -105,6 +112,7 @@ def test_the_page_escapes_everything() -> None:
         where=evil,
         wanted=evil,
         rank=1,
+        recall_right=True,
         seconds=0.1,
         hits=(shown,),
     )

@@ -1,11 +1,14 @@
-"""Makes the demo's files: photographs, scenes, charts, scans, a PDF, videos, texts; the same bytes every time.
+"""Makes the demo's files: photographs, scenes, charts, scans, a PDF, videos, texts.
 
 Names tell nothing (``IMG_0101.png``), as cameras and scanners name files: what is found is found by what is in it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import io
+import json
 import math
 import textwrap
 from collections.abc import Callable, Iterator
@@ -138,10 +141,15 @@ BROKEN: Final[dict[str, str]] = {
 }
 
 
+STAMP: Final = "made.json"
+"""Beside the folder of files: what was made, by which recipe."""
+
+
 def make(folder: Path, queries: Path) -> list[Made]:
     """Writes every file below ``folder``, and the pictures that ask below ``queries``.
 
-    Files that are there with the same bytes are left alone, so that a second run finds nothing changed.
+    What an earlier run made by the same recipe, and nobody changed, is left as it is, so that a second run of the demo
+    finds nothing new: the encoder of the films is not the same to the bit every time on a busy machine.
 
     Raises:
         MissingExtraError: scikit-image or matplotlib is not installed.
@@ -152,13 +160,47 @@ def make(folder: Path, queries: Path) -> list[Made]:
         import skimage  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "matplotlib", "demo") from None
-    made = []
+    stamp = folder.parent / STAMP
+    there = _already_made(stamp)
+    if there is not None:
+        return there
+    made, hashes = [], {}
     for name, label, data in _all_files():
         _write(folder / name, data)
         made.append(Made(name, label))
+        hashes[f"{folder.name}/{name}"] = _hash(data)
     for name, data in _query_files():
         _write(queries / name, data)
+        hashes[f"{queries.name}/{name}"] = _hash(data)
+    told = {"recipe": _recipe(), "labels": {one.name: one.label for one in made}, "hashes": hashes}
+    _write(stamp, json.dumps(told, ensure_ascii=False, indent=1).encode())
     return made
+
+
+def _already_made(stamp: Path) -> list[Made] | None:
+    """What an earlier run made, if all of it is still there; None to make it again."""
+    try:
+        told = json.loads(stamp.read_bytes())
+        if told["recipe"] != _recipe():
+            return None
+        if any(_hash((stamp.parent / name).read_bytes()) != known for name, known in told["hashes"].items()):
+            return None
+        return [Made(name, label) for name, label in told["labels"].items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _recipe() -> str:
+    """Changes when what is made changes: this file, the texts, and the packages that draw."""
+    here = Path(__file__).parent
+    packages = (importlib.metadata.version(name) for name in ("pillow", "matplotlib", "scikit-image", "av"))
+    return _hash(
+        b"".join((here / name).read_bytes() for name in ("files.py", "texts.py")) + " ".join(packages).encode()
+    )
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -424,12 +466,12 @@ def _slide_frames() -> Iterator[Image.Image]:
 
 
 def _video(frames: Iterator[Image.Image]) -> bytes:
-    """An MP4: H.264 where FFmpeg has an encoder for it, else MPEG-4. One thread, so that bytes repeat."""
+    """An MP4: H.264 where FFmpeg has an encoder for it, else MPEG-4. One thread."""
     import av
 
     out = io.BytesIO()
     h264 = "libx264" in av.codecs_available
-    # a constant quality: rate control towards a number of bits was seen to differ from run to run on a busy machine
+    # a constant quality on one thread: rate control towards a number of bits differs more from run to run
     quality = {"crf": "24", "x264-params": "threads=1:lookahead-threads=1:sync-lookahead=0"} if h264 else {}
     with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264" if h264 else "mpeg4", rate=FILM_FPS, options=quality)

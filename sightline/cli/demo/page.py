@@ -49,6 +49,7 @@ class Answer:
         where: the filter in words, or "".
         wanted: the right answer, for people.
         rank: of the first right hit, from 1; None when it is not among the hits.
+        recall_right: whether the first stage alone puts a right one first.
         seconds: how long it took.
         hits: best first.
     """
@@ -60,6 +61,7 @@ class Answer:
     where: str
     wanted: str
     rank: int | None
+    recall_right: bool
     seconds: float
     hits: tuple[ShownHit, ...]
 
@@ -93,6 +95,11 @@ class Report:
     def num_right(self) -> int:
         """Questions whose first hit is right."""
         return sum(answer.rank == 1 for answer in self.answers)
+
+    @property
+    def num_recalled(self) -> int:
+        """Questions that recall alone answers rightly."""
+        return sum(answer.recall_right for answer in self.answers)
 
     @property
     def num_near(self) -> int:
@@ -168,6 +175,7 @@ def _head(report: Report) -> str:
     tiles = (
         (f"{report.num_right}<small> of {len(report.answers)}</small>", "right at the first place"),
         (f"{report.num_near}<small> of {len(report.answers)}</small>", "right among the first three"),
+        (f"{report.num_recalled}<small> of {len(report.answers)}</small>", "right by recall alone, before reranking"),
         (f"{report.num_files:,}", f"files: {kinds}"),
         (esc(duration(report.index_seconds)), f"to index: {report.num_new:,} new, {report.num_unchanged:,} unchanged"),
         (f"{mean * 1000:,.0f}<small> ms</small>", "a question, recall and reranking"),
