@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import http.client
 import io
 import ipaddress
@@ -116,19 +115,6 @@ def open_regular(path: PathLike, max_bytes: int | None = None) -> Iterator[tuple
         raise MediaError("changed") from None
     if _signature(after) != _signature(opened):
         raise MediaError("changed")
-
-
-def content_hash(path: PathLike) -> str:
-    """The sha256 of a file's bytes, in hex.
-
-    Raises:
-        MediaError: as ``open_regular``.
-    """
-    digest = hashlib.sha256()
-    with open_regular(path) as (file, _):
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def limit_of(kind: str, settings: Settings) -> int | None:
