@@ -153,6 +153,7 @@ def test_the_demo_runs_again_and_again(run: Run, tmp_path: Path, monkeypatch: py
     assert "own &lt;b&gt;" in text
     second = run("demo", "--out", out, "--model", "toy-other", "--reranker", "none")
     assert second.exit_code == 0, second.output
+    assert "copy.png" not in (out / "index.html").read_text(encoding="utf-8")
     assert "toy-other" in (out / "index.html").read_text(encoding="utf-8")
 
 

@@ -55,6 +55,7 @@ def run(out: Path, own: Path | None, settings: Settings, *, model: str | None, r
         if report.interrupted:
             raise KeyboardInterrupt
         library.prune(dry_run=False, force=True)
+        library.remove([root for root in library.roots if Path(root) not in roots])  # --dir of an earlier run
         seconds = time.monotonic() - started_s
         say(f"indexed {number(report.seen, 'file')} in {duration(seconds)}, {len(report.skipped)} skipped")
         if report.skipped:
