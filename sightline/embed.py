@@ -92,6 +92,11 @@ class Embedder:
         """What decides the vectors."""
         return self._card
 
+    @property
+    def device(self) -> str:
+        """Where the model runs, such as ``cpu`` or ``cuda:0``."""
+        return str(self._engine.device)
+
     def count_tokens(self, text: str) -> int:
         """How many tokens a plain text takes, without the prompt around it."""
         return len(self._preparer.tokenizer.encode(text))

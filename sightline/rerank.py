@@ -77,6 +77,11 @@ class Reranker:
         """What decides the scores."""
         return self._card
 
+    @property
+    def device(self) -> str:
+        """Where the model runs, such as ``cpu`` or ``cuda:0``."""
+        return str(self._engine.device)
+
     def score(
         self, query: ItemLike, documents: Sequence[ItemLike], *, instruction: str | None = None
     ) -> NDArray[np.float32]:

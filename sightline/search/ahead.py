@@ -57,14 +57,14 @@ class Ahead(Generic[Message]):
             BaseException: what ``close`` was given, once everything before it was taken.
         """
         with self._change:
-            while not self._messages:
+            while not stopped() and not self._messages:
                 if self._closed:
                     if self._error is not None:
                         raise self._error
                     return None
-                if stopped():
-                    return None
                 self._change.wait(POLL_S)
+            if stopped():
+                return None
             message, num_bytes = self._messages.popleft()
             self._num_bytes -= num_bytes
             self._change.notify_all()

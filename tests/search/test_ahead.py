@@ -45,6 +45,13 @@ def test_stopping_frees_both_sides() -> None:
     assert time.monotonic() - start < 1
 
 
+def test_a_stopped_queue_gives_nothing_more_however_much_waits() -> None:
+    queue: Ahead[int] = Ahead()
+    for number in range(3):
+        queue.put(number, 1, never)
+    assert queue.get(lambda: True) is None
+
+
 def test_an_error_of_the_reader_comes_after_what_it_told() -> None:
     queue: Ahead[int] = Ahead()
     queue.put(1, 1, never)
