@@ -43,7 +43,9 @@ class Settings:
     text_max_bytes: int = _setting(200 * 2**20, "bytes of a text file", low=1)
     text_passage_tokens: int = _setting(256, "most tokens in one passage of text", low=16, high=8192)
     pdf_max_pages: int = _setting(2_000, "pages read of one PDF; the rest is reported", low=1)
-    pdf_page_pixels: int = _setting(1_843_200, "pixels a PDF page is rendered to (at most 4,000,000)", low=4096, high=4e6)
+    pdf_page_pixels: int = _setting(
+        1_843_200, "pixels a PDF page is rendered to (at most 4,000,000)", low=4096, high=4e6
+    )
     pdf_max_bytes: int = _setting(2**30, "bytes of a PDF file", low=1)
     video_max_s: float = _setting(4 * 3600.0, "seconds read of one video; the rest is reported", low=1)
     video_max_side: int = _setting(8192, "pixels of the longer side of a video", low=16)
