@@ -90,3 +90,7 @@ class MediaReader(Protocol):
     def resize(self, pixels: Pixels, height: int, width: int) -> Pixels:
         """Bicubic resize with antialiasing, as Pillow does it."""
         ...
+
+    def resize_frame(self, pixels: Pixels, height: int, width: int) -> Pixels:
+        """The same for frames of videos, rounded once at the end, as torchvision does it."""
+        ...

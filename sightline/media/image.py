@@ -265,6 +265,19 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
     return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
+def resize_frame(pixels: Pixels, height: int, width: int) -> Pixels:
+    """The same for frames of videos: rounded once at the end, as torchvision does it on a uint8 tensor.
+
+    Pillow's own resize of 8-bit pictures rounds between its two passes as well.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    channels = [Image.fromarray(pixels[:, :, index].astype(np.float32)) for index in range(3)]
+    resized = [np.asarray(channel.resize((width, height), Image.Resampling.BICUBIC)) for channel in channels]
+    rounded: Pixels = np.rint(np.stack(resized, -1)).clip(0, 255).astype(np.uint8)
+    return rounded
+
+
 def shrink(pixels: Pixels, max_pixels: int) -> Pixels:
     """The picture, made smaller if it has more than ``max_pixels`` pixels; the aspect is kept."""
     height, width = pixels.shape[:2]

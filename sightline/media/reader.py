@@ -124,6 +124,10 @@ class Reader:
         """Bicubic resize with antialiasing, as Pillow does it."""
         return image.resize(pixels, height, width)
 
+    def resize_frame(self, pixels: Pixels, height: int, width: int) -> Pixels:
+        """The same for frames of videos, rounded once at the end, as torchvision does it."""
+        return image.resize_frame(pixels, height, width)
+
 
 def _is_picture(entry: Any) -> bool:  # noqa: PLR0911
     """Whether an entry of a list is a frame, and not a video."""

@@ -7,10 +7,16 @@ is one row of T tokens, ``lengths`` says where its segments end, and no segment 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+PADDED_FROM: Final = 512
+"""Queries from which padding beats a mask."""
+BLOCK_QUERIES: Final = 128
+"""Queries whose scores are held at a time: they stay in a core's cache."""
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (T, Hkv, D)."""
@@ -33,6 +39,8 @@ def attention(
     Returns:
         (T, H, D).
     """
+    if not causal and prefix is None and q.dtype == torch.bfloat16 and q.device.type == "cpu":
+        return _attention_in_blocks(q, k, v, lengths)
     repeat = q.shape[1] // k.shape[1]
     out = []
     for start, length, count in _equal_runs(lengths):
@@ -40,12 +48,10 @@ def attention(
         queries = q[rows].view(count, length, *q.shape[1:]).transpose(1, 2)
         keys = _with_prefix(k[rows].view(count, length, *k.shape[1:]), prefix, 0, repeat)
         values = _with_prefix(v[rows].view(count, length, *v.shape[1:]), prefix, 1, repeat)
-        mask = None
         if causal and prefix is not None and length > 1:
-            mask = _causal_mask(length, keys.shape[2], q.device)
-        result = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=causal and mask is None and length > 1
-        )
+            result = _causal_after_prefix(queries, keys, values)
+        else:
+            result = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal and length > 1)
         out.append(result.transpose(1, 2).reshape(length * count, *q.shape[1:]))
     return torch.cat(out)
 
@@ -132,6 +138,29 @@ def _with_prefix(x: Tensor, prefix: KeyValue | None, which: int, repeat: int) ->
     return x.repeat_interleave(repeat, 1) if repeat > 1 else x
 
 
-def _causal_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-    """(num_queries, num_keys) bool, aligned at the lower right corner: the prefix is seen whole."""
-    return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
+def _causal_after_prefix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Queries (B, H, length, D) at the end of keys (B, H, L + length, D), the prefix of L seen whole.
+
+    A mask aligned at the lower right corner says it; a long segment is better padded with L queries, whose results are
+    dropped, because without a mask the kernel skips what lies above the diagonal (measured: docs/performance.md).
+    """
+    length, before = q.shape[2], k.shape[2] - q.shape[2]
+    if length >= PADDED_FROM and length >= 4 * before:
+        return F.scaled_dot_product_attention(F.pad(q, (0, 0, before, 0)), k, v, is_causal=True)[:, :, before:]
+    mask = torch.ones(length, before + length, dtype=torch.bool, device=q.device).tril(before)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Full attention of bf16 on a CPU as plain products, a block of queries at a time.
+
+    torch's fused kernel computes in float32 there and reaches a third of what bf16 products do.
+    """
+    repeat = q.shape[1] // k.shape[1]
+    out = []
+    for queries, keys, values in zip(*(torch.split(part, list(lengths)) for part in (q, k, v)), strict=True):
+        scaled = _with_prefix(keys[None], None, 0, repeat)[0].transpose(1, 2) * q.shape[-1] ** -0.5
+        scaled, held = scaled.contiguous(), _with_prefix(values[None], None, 1, repeat)[0].contiguous()
+        blocks = torch.split(queries.transpose(0, 1), BLOCK_QUERIES, 1)
+        out += [((block @ scaled).softmax(-1) @ held).transpose(0, 1) for block in blocks]
+    return torch.cat(out)

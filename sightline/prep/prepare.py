@@ -320,7 +320,7 @@ class Preparer:
             min_pixels=min(FRAME_MIN_PIXELS, most),
             max_pixels=most,
         )
-        resized = np.stack([self.reader.resize(frame, height, width) for frame in clip.frames])
+        resized = np.stack([self.reader.resize_frame(frame, height, width) for frame in clip.frames])
         return _visual(*patching.video_patches(resized), clip.timestamps_s)
 
 

@@ -39,6 +39,24 @@ def test_attention_in_bf16_is_near_float32(width):
     torch.testing.assert_close(half.float(), attention_plain(q, k, v, lengths, causal=True), atol=0.05, rtol=0.05)
 
 
+def test_a_long_segment_after_a_prefix_equals_the_plain_one():
+    lengths = [600, 3]
+    q, k, v = draw(603, 2, 8, 0), draw(603, 1, 8, 1), draw(603, 1, 8, 2)
+    shared = (draw(20, 1, 8, 3), draw(20, 1, 8, 4))
+    fast = attention(q, k, v, lengths, causal=True, prefix=shared)
+    torch.testing.assert_close(
+        fast, attention_plain(q, k, v, lengths, causal=True, prefix=shared), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_full_attention_in_bf16_is_near_float32(groups):
+    lengths = [300, 5, 5]
+    q, k, v = draw(310, 2, 16, 0), draw(310, 2 // groups, 16, 1), draw(310, 2 // groups, 16, 2)
+    half = attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), lengths, causal=False)
+    torch.testing.assert_close(half.float(), attention_plain(q, k, v, lengths, causal=False), atol=0.03, rtol=0.05)
+
+
 def test_no_segment_sees_another():
     q, k, v = (draw(10, 2, 8, seed) for seed in range(3))
     before = attention(q, k, v, [4, 6], causal=False)
