@@ -42,18 +42,8 @@ def smart_resize(
     (1600, 1120)
     """
     _check_ratio(height, width)
-    new_height = max(factor, round(height / factor) * factor)
-    new_width = max(factor, round(width / factor) * factor)
-    if new_height * new_width > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        # the official code has no lower bound here and makes a side 0 on pictures no model was ever shown
-        new_height = max(factor, math.floor(height / shrink / factor) * factor)
-        new_width = max(factor, math.floor(width / shrink / factor) * factor)
-    elif new_height * new_width < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        new_height = math.ceil(height * grow / factor) * factor
-        new_width = math.ceil(width * grow / factor) * factor
-    return new_height, new_width
+    rounded = max(factor, round(height / factor) * factor), max(factor, round(width / factor) * factor)
+    return _into_budget((height, width), rounded, factor, min_pixels, max_pixels)
 
 
 def smart_resize_processor(
@@ -65,17 +55,8 @@ def smart_resize_processor(
     (32, 512)
     """
     _check_ratio(height, width)
-    new_height = round(height / factor) * factor
-    new_width = round(width / factor) * factor
-    if new_height * new_width > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        new_height = max(factor, math.floor(height / shrink / factor) * factor)
-        new_width = max(factor, math.floor(width / shrink / factor) * factor)
-    elif new_height * new_width < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        new_height = math.ceil(height * grow / factor) * factor
-        new_width = math.ceil(width * grow / factor) * factor
-    return new_height, new_width
+    rounded = round(height / factor) * factor, round(width / factor) * factor
+    return _into_budget((height, width), rounded, factor, min_pixels, max_pixels)
 
 
 def frame_max_pixels(num_frames: int, total_pixels: int) -> int:
@@ -85,6 +66,24 @@ def frame_max_pixels(num_frames: int, total_pixels: int) -> int:
     """
     share = total_pixels / num_frames * 2
     return int(max(min(FRAME_MAX_PIXELS, share), int(FRAME_MIN_PIXELS * 1.05)))
+
+
+def _into_budget(
+    size: tuple[int, int], rounded: tuple[int, int], factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """The rounded size, or the true one scaled into the budget and rounded towards its inside."""
+    height, width = size
+    if rounded[0] * rounded[1] > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        # qwen_vl_utils has no lower bound here, and makes a side 0 on pictures no model was ever shown
+        return (
+            max(factor, math.floor(height / shrink / factor) * factor),
+            max(factor, math.floor(width / shrink / factor) * factor),
+        )
+    if rounded[0] * rounded[1] < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        return math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
+    return rounded
 
 
 def _check_ratio(height: int, width: int) -> None:
