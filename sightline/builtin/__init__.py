@@ -1,11 +1,12 @@
 """Weights and tokenizer of the built-in models, as package data."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Literal
+
+MODELS = ("embedder", "reranker")
 
 
-def path(task: Literal["embedder", "reranker"]) -> Path:
-    """The folder of a built-in checkpoint, in the published layout."""
-    return Path(__file__).parent / task
+def path(name: str) -> Path:
+    """Folder of the built-in ``embedder`` or ``reranker``, in the published layout."""
+    if name not in MODELS:
+        raise ValueError(f"the built-in models are {' and '.join(MODELS)}, not {name!r}")
+    return Path(__file__).parent / name
