@@ -171,7 +171,8 @@ class Hit:
     """One answer of a search, best first.
 
     Attributes:
-        score: what the list is sorted by: the reranker's probability where there is one, else the recall score.
+        score: what the list is sorted by: the reranker's probability where there is one (mixed with the place in
+            the first stage as far as the reranker's card asks for it, see ``ModelCard.trust``), else the recall score.
         recall_score: score of the first stage (fused rank of vector and words), in [0, 1].
         rerank_score: probability of the second stage in [0, 1], or None without a reranker.
         kind, path, page, start_s, end_s, title: where it is. Pages count from 1; seconds from the start of the video.
@@ -205,6 +206,8 @@ class ModelCard:
         instruction: the default instruction.
         template: version of the prompt template.
         min_pixels, max_pixels, total_pixels, fps, max_frames, max_length: the budgets.
+        trust: of a reranker, the share of its probability in the final order: 1 for the published models, less for one
+            that is too small to overrule the first stage. An embedder has no use for it.
     """
 
     model: str
@@ -220,6 +223,7 @@ class ModelCard:
     fps: float
     max_frames: int
     max_length: int
+    trust: float = 1.0
 
     def as_dict(self) -> dict[str, str | int | float]:
         """Plain values, for JSON."""

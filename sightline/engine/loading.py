@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from sightline.engine.towers import share_tower
-from sightline.errors import ConfigError
+from sightline.errors import ConfigError, WeightsError
 from sightline.model.vl import QwenVL
 from sightline.model.weights import Checkpoint, Source
 from sightline.prep.prepare import Budgets
@@ -35,6 +36,7 @@ class Loaded:
         checkpoint: the files, for what else is read from them.
         source: what it is called.
         fingerprint: see ``Checkpoint.fingerprint``.
+        trust: see ``ModelCard.trust``.
     """
 
     network: QwenVL
@@ -43,6 +45,7 @@ class Loaded:
     checkpoint: Checkpoint
     source: Source
     fingerprint: str
+    trust: float
 
     @property
     def dtype(self) -> str:
@@ -70,16 +73,39 @@ def load(
     where = pick_device(device)
     arithmetic = pick_dtype(dtype, where, checkpoint)
     logger.info("loading %s on %s in %s", source.name, where, arithmetic)
+    ceilings = _own_file(source.folder)
+    trust = ceilings.pop("trust", 1.0)
+    if not isinstance(trust, (int, float)) or not 0 <= trust <= 1:
+        raise WeightsError(f"sightline.json: trust must be a number from 0 to 1, not {trust!r}")
     network = checkpoint.build(where, arithmetic)
     share_tower(network)
     return Loaded(
         network=network,
         tokenizer=Tokenizer(Path(source.folder) / "tokenizer.json"),
-        budgets=budgets.under_ceilings(source.folder),
+        budgets=budgets.under(ceilings),
         checkpoint=checkpoint,
         source=source,
         fingerprint=checkpoint.fingerprint(),
+        trust=float(trust),
     )
+
+
+def _own_file(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself in ``sightline.json``: ceilings of budgets, and the trust in its scores.
+
+    The published checkpoints have no such file; the built-in models do, because a small model shown 1,800 tokens
+    of a page is slower and no better.
+    """
+    path = folder / "sightline.json"
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise WeightsError("sightline.json cannot be read") from None
+    if not isinstance(said, dict):
+        raise WeightsError("sightline.json is not a JSON object")
+    return said
 
 
 def pick_device(device: str | None) -> torch.device:
@@ -135,4 +161,5 @@ def card(loaded: Loaded, *, dim: int, instruction: str) -> ModelCard:
         fps=loaded.budgets.fps,
         max_frames=loaded.budgets.max_frames,
         max_length=loaded.budgets.max_length,
+        trust=loaded.trust,
     )

@@ -7,12 +7,10 @@ item says so in ``notes``; ``docs/differences.md`` lists every such place.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,16 +87,12 @@ class Budgets:
         if not 2 <= self.max_frames <= 4096:
             raise ConfigError(f"max_frames must be from 2 to 4096, not {self.max_frames}")
 
-    def under_ceilings(self, folder: Path) -> Budgets:
-        """These budgets, lowered to what a checkpoint says it was trained for in its ``sightline.json``.
+    def under(self, ceilings: Mapping[str, Any]) -> Budgets:
+        """These budgets, lowered to what a checkpoint says it was trained for.
 
-        The published checkpoints have no such file; the built-in models do, because a small model shown 1,800 tokens
-        of a page is slower and no better.
+        Raises:
+            WeightsError: a ceiling for something that is no budget.
         """
-        path = folder / "sightline.json"
-        if not path.is_file():
-            return self
-        ceilings = json.loads(path.read_text(encoding="utf-8"))
         known = {f.name for f in fields(self)}
         unknown = sorted(set(ceilings) - known)
         if unknown:

@@ -78,7 +78,7 @@ def is_empty(item: Item) -> bool:
 def search(
     store: ItemStore, reader: UnitReader, embedder: EmbeddingModel, reranker: RerankingModel | None, asked: Ask
 ) -> list[Hit]:
-    """At most k hits: those that the reranker judged first, by its score; then the rest by recall.
+    """At most k hits: those that the reranker judged first, by ``Hit.score``; then the rest by recall.
 
     Raises:
         ItemError: an image or video of the query cannot be read, or the model's vector for it is not finite.
@@ -87,13 +87,19 @@ def search(
     vector = embed_query(embedder, asked)
     num_judged = asked.rerank if reranker is not None else 0
     candidates = recall(store, vector, asked.words, max(asked.k, num_judged), asked.where)
-    scores: list[float | None] = [None] * len(candidates)
+    judged: list[float | None] = [None] * len(candidates)
+    trust = 1.0
     if reranker is not None and num_judged:
+        trust = reranker.card.trust
         head = candidates[:num_judged]
-        scores[: len(head)] = rerank(reranker, reader, asked.query, head, instruction=asked.instruction)
-    order = sorted(range(len(candidates)), key=lambda place: (scores[place] is None, -(scores[place] or 0.0), place))
-    hits = (_hit(candidates[place], scores[place], asked.words) for place in order)
-    return [hit for hit in hits if asked.min_score is None or hit.score >= asked.min_score][: asked.k]
+        judged[: len(head)] = rerank(reranker, reader, asked.query, head, instruction=asked.instruction)
+    hits = [
+        _hit(candidate, score, _final(candidate, score, place, trust), asked.words)
+        for place, (candidate, score) in enumerate(zip(candidates, judged, strict=True))
+    ]
+    order = sorted(range(len(hits)), key=lambda place: (judged[place] is None, -hits[place].score, place))
+    kept = [hits[place] for place in order if asked.min_score is None or hits[place].score >= asked.min_score]
+    return kept[: asked.k]
 
 
 def embed_query(embedder: EmbeddingModel, asked: Ask) -> NDArray[np.float32]:
@@ -104,12 +110,21 @@ def embed_query(embedder: EmbeddingModel, asked: Ask) -> NDArray[np.float32]:
     return vector
 
 
-def _hit(candidate: Candidate, score: float | None, words: str) -> Hit:
+def _final(candidate: Candidate, judged: float | None, place: int, trust: float) -> float:
+    """What a hit is sorted by: the probability, with as much of its place in the first stage as is not trusted to it.
+
+    The place counts as 1, 1/2, 1/3, …: recall scores of neighbours are too near to each other to hold against a
+    probability.
+    """
+    return candidate.score if judged is None else trust * judged + (1 - trust) / (1 + place)
+
+
+def _hit(candidate: Candidate, judged: float | None, score: float, words: str) -> Hit:
     row = candidate.row
     return Hit(
-        score=candidate.score if score is None else score,
+        score=score,
         recall_score=candidate.score,
-        rerank_score=score,
+        rerank_score=judged,
         kind=row.kind,
         path=row.path,
         page=row.page,

@@ -160,15 +160,14 @@ def test_budgets_out_of_range_are_refused(wrong):
         Budgets(**wrong)
 
 
-def test_a_checkpoint_may_lower_budgets_and_only_lower_them(tmp_path):
-    assert Budgets().under_ceilings(tmp_path) == Budgets()
-    (tmp_path / "sightline.json").write_text('{"max_pixels": 262144, "frame_pixels": 65536}')
-    lowered = Budgets(max_pixels=100_000).under_ceilings(tmp_path)
+def test_a_checkpoint_may_lower_budgets_and_only_lower_them():
+    assert Budgets().under({}) == Budgets()
+    ceilings = {"max_pixels": 262_144, "frame_pixels": 65_536}
+    lowered = Budgets(max_pixels=100_000).under(ceilings)
     assert (lowered.max_pixels, lowered.frame_pixels) == (100_000, 65_536)
-    assert Budgets().under_ceilings(tmp_path).max_pixels == 262_144
-    (tmp_path / "sightline.json").write_text('{"maxpixels": 1}')
+    assert Budgets().under(ceilings).max_pixels == 262_144
     with pytest.raises(WeightsError, match="maxpixels"):
-        Budgets().under_ceilings(tmp_path)
+        Budgets().under({"maxpixels": 1})
 
 
 @given(st.text(max_size=200))

@@ -1,5 +1,6 @@
 """From a query to hits, on both stores."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -341,3 +342,24 @@ def test_a_hostile_text_does_not_reach_the_terminal(desk: Desk) -> None:
     desk.store.add([Row(id="evil", path_id="e", path="/e", kind="text", vector=vector, title="a\nb\x1b]0;", text=text)])
     hit = next(hit for hit in desk.search("evil", k=3) if hit.id == "evil")
     assert hit.snippet.isprintable() and hit.title.isprintable()
+
+
+class HalfTrusted(ToyReranker):
+    """Likes only one document, and asks for a quarter of the say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.card = dataclasses.replace(self.card, trust=0.25)
+
+    def score(self, query: Any, documents: Sequence[Any], *, instruction: str | None = None) -> Any:
+        return np.array(["cat" in " ".join(Item.of(document).texts) for document in documents], np.float32)
+
+
+def test_a_reranker_that_is_not_fully_trusted_shares_the_order_with_recall(desk: Desk) -> None:
+    hits = search(desk.store, desk.reader, desk.embedder, HalfTrusted(), ask("a red bicycle", k=10))
+    assert hits[0].title == "bike", "recall is not overruled by a quarter of the say"
+    places = sorted(hits, key=lambda hit: -hit.recall_score)
+    for place, hit in enumerate(places, 1):
+        assert hit.rerank_score is not None
+        assert hit.score == pytest.approx(0.25 * hit.rerank_score + 0.75 / place)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
