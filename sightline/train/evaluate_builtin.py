@@ -67,7 +67,8 @@ def hits(scores: Matrix, test: Test, at: int) -> NDArray[np.float64]:
     out = np.zeros(len(test.queries))
     for index, answers in enumerate(test.answers):
         pool = test.pools[index] if test.pools else range(len(test.documents))
-        order = sorted(pool, key=lambda j: -scores[index, j])[:at]
+        # equal scores are ordered by a hash of the place, so that standing first is no advantage
+        order = sorted(pool, key=lambda j: (-scores[index, j], j * 2654435761 % 2**32))[:at]
         out[index] = bool(answers.intersection(order))
     return out
 
@@ -327,7 +328,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "128": cosines(queries, documents, 128),
                 "64": cosines(queries, documents, 64),
                 "int8": cosines(int8(queries), int8(documents)),
-                "binary": binary(queries, documents),
+                # ten candidates are fewer than the sign bits would choose: all are rescored
+                "binary": cosines(queries, documents) if test.pools else binary(queries, documents),
             }
             for at in test.measures:
                 values = {name: hits(scores, test, at) for name, scores in variants.items()}
