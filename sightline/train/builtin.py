@@ -117,7 +117,7 @@ def train_embedder(
             lambda batch: embedding_step(model, head, batch, classes),
             batches,
             [model, head],
-            peak=4e-4,
+            peak=6e-4,
             seconds=seconds,
             log=out / "train.log",
             save=save,

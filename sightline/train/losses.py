@@ -71,6 +71,17 @@ def own_negatives(
     return F.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.long))
 
 
+def centred(states: Tensor) -> Tensor:
+    """States (N, E) less their mean over the batch.
+
+    What all items of a side share tells nothing apart. But between two sides that know nothing of each other yet,
+    InfoNCE at a low temperature finds equal vectors better than random ones, and from equal vectors no gradient leads
+    back. Less their mean, vectors cannot become equal.
+    """
+    states = states.float()
+    return states - states.mean(0)
+
+
 def matryoshka(states: Tensor, dims: Sequence[int]) -> list[Tensor]:
     """Unit vectors of the first ``dim`` values for each of dims, (N, dim) each, from raw states (N, E)."""
     return [F.normalize(states[:, :dim].float(), dim=-1) for dim in dims]

@@ -14,7 +14,7 @@ from sightline.train.data import Corpus
 from sightline.train.loop import MakeBatch
 from sightline.train.packing import Pack, Side, embedding_pack, reranking_pack
 from sightline.train.reading import ReadingBatch, Speller, Targets, reading_batch, targets
-from sightline.train.tasks import WORDS_FIRST, Batch, Example, Maker, keys_equal
+from sightline.train.tasks import Batch, Example, Maker, keys_equal
 
 
 def lemmas(corpus: Corpus) -> list[str]:
@@ -107,7 +107,7 @@ class Embedding:
 
         def make(step: int, progress: float) -> Encoded | ReadingBatch:
             rng = random.Random(f"{self.seed}-embedding-{step}")
-            if progress > WORDS_FIRST and rng.random() < self.reading_share:
+            if rng.random() < self.reading_share:
                 return reading_batch(rng, corpus.sentences, maker.words, speller, 0.4 + progress, self.scale * 0.5)
             return encode(maker.batch(rng, progress, self.scale), tokenizer, speller, rng)
 

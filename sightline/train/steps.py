@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sightline.model.vl import QwenVL
-from sightline.train.losses import TEMPERATURE, info_nce, listwise, matryoshka, yes_no
+from sightline.train.losses import TEMPERATURE, centred, info_nce, listwise, matryoshka, yes_no
 from sightline.train.packing import forward, vision_features
 from sightline.train.reading import LetterHead, Readable, ReadingBatch, labelled_losses, reading_loss
 from sightline.train.stages import Encoded, Judged
-from sightline.train.tasks import WORDS
 
 DIMS: Final = (64, 128, 256)
 """Prefixes that each loss is also taken on."""
@@ -29,7 +28,7 @@ def embedding_step(
     batch: Encoded | ReadingBatch,
     readable: Readable,
 ) -> tuple[Tensor, Figures]:
-    """InfoNCE on every prefix, with the reading loss where the documents are drawn pages."""
+    """InfoNCE of centred vectors on every prefix, with the reading loss where the documents are drawn pages."""
     if isinstance(batch, ReadingBatch):
         loss, figures = reading_loss(model, head, batch, readable)
         return READING_WEIGHT * 2 * loss, figures
@@ -42,12 +41,9 @@ def embedding_step(
     queries = forward(model, batch.queries)
     documents = forward(model, batch.documents, features)
     same = torch.from_numpy(batch.same)
-    temperature = TEMPERATURE
-    if batch.documents.patches and not batch.queries.patches and batch.task not in WORDS:
-        # pictures go to where the words are: a picture that knows nothing yet would pull all words together
-        queries = queries.detach()
+    queries, documents = centred(queries), centred(documents)
     losses = [
-        info_nce(q, d, same=same, temperature=temperature)
+        info_nce(q, d, same=same, temperature=TEMPERATURE, margin=None)
         for q, d in zip(matryoshka(queries, DIMS), matryoshka(documents, DIMS), strict=True)
     ]
     loss = torch.stack(losses).mean()

@@ -86,11 +86,6 @@ TEXT_SOURCES: Final = {
     "half": 70,
 }
 """Sources of the task of texts, with their weights."""
-WORDS: Final = frozenset({"half", "page", "line", "chart"})
-"""Tasks with the same words on both sides: what the table already knows from reading."""
-WORDS_FIRST: Final = 0.25
-"""Share of the stage with these alone. Begun with all tasks, InfoNCE first learns that all vectors should be equal,
-and does not come back from there."""
 EASY: Final = 0.45
 """Share of the stage until which drawn words are plain and not small."""
 FILLERS: Final = frozenset(
@@ -192,10 +187,7 @@ class Maker:
         }
 
     def batch(self, rng: random.Random, progress: float, scale: float = 1.0) -> Batch:
-        """A batch of a task drawn by its share; at first of words alone."""
-        if progress < WORDS_FIRST:
-            first = rng.choices((self.halves, self.lines, self.pages), (30, 45, 25))[0]
-            return first(rng, progress, scale)
+        """A batch of a task drawn by its share."""
         task = rng.choices(TASKS, [task.share for task in TASKS])[0]
         made = self.makers[task.name](rng, progress, scale)
         told = "" if rng.random() < 0.7 else rng.choice(task.instructions)

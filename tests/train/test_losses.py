@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sightline.train.losses import info_nce, listwise, matryoshka, own_negatives, yes_no
+from sightline.train.losses import centred, info_nce, listwise, matryoshka, own_negatives, yes_no
 
 
 def test_info_nce_of_orthogonal_pairs() -> None:
@@ -40,6 +40,13 @@ def test_a_negative_far_above_the_positive_is_taken_for_a_false_one() -> None:
     second = math.log(math.exp(1.0) + math.exp(0.8) + math.exp(0.0)) - 1.0
     loss = info_nce(queries, documents, temperature=1.0, symmetric=False)
     assert loss.item() == pytest.approx((first + second) / 2, abs=1e-6)
+
+
+def test_centred_vectors_cannot_all_be_equal() -> None:
+    states = torch.tensor([[3.0, 1.0], [3.0, -1.0], [3.0, 0.0]])
+    assert torch.equal(centred(states), torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.0, 0.0]]))
+    apart = matryoshka(centred(states[:2]), [2])[0]
+    assert (apart[0] @ apart[1]).item() == pytest.approx(-1.0)
 
 
 def test_own_negatives_are_nobody_elses() -> None:
