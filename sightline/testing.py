@@ -46,7 +46,8 @@ def _colours(pixels: NDArray[Any]) -> NDArray[np.float64]:
     """Histogram of 27 coarse colours, (27,)."""
     coarse = (pixels.reshape(-1, 3).astype(np.int64) * 3) // 256
     histogram = np.bincount(coarse @ np.array([9, 3, 1]), minlength=27).astype(np.float64)
-    return histogram / max(histogram.sum(), 1.0)
+    shares: NDArray[np.float64] = histogram / max(float(histogram.sum()), 1.0)
+    return shares
 
 
 class ToyEmbedder:
@@ -128,4 +129,5 @@ class ToyReranker:
             return np.zeros(0, np.float32)
         wanted = self._embedder.embed([query])[0]
         found = self._embedder.embed(documents)
-        return ((found @ wanted + 1) / 2).clip(0, 1).astype(np.float32)
+        scores: NDArray[np.float32] = ((found @ wanted + 1) / 2).clip(0, 1).astype(np.float32)
+        return scores

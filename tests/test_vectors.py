@@ -44,6 +44,6 @@ def test_binary_packs_signs_and_compares_by_hamming(vectors):
 
 def test_unknown_precision_and_odd_binary_are_refused(vectors):
     with pytest.raises(ConfigError, match="float32, float16, int8, binary"):
-        convert(vectors, "int4")
+        convert(vectors, "int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="multiple of 8"):
         convert(vectors[:, :65], "binary")
