@@ -42,13 +42,14 @@ def preprocessor_json() -> dict[str, Any]:
     }
 
 
-def export(model: QwenVL, tokenizer_folder: Path, folder: Path) -> None:
+def export(model: QwenVL, tokenizer_folder: Path, folder: Path, *, trust: float | None = None) -> None:
     """Writes config, tokenizer, preprocessor, budgets and bf16 weights.
 
     Args:
         model: the network.
         tokenizer_folder: holds ``tokenizer.json`` and ``tokenizer_config.json``, copied as they are.
         folder: made when it is not there.
+        trust: of a reranker, see ``sightline.ModelCard``; None writes none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(tokenizer_folder / "tokenizer.json")
@@ -58,7 +59,8 @@ def export(model: QwenVL, tokenizer_folder: Path, folder: Path) -> None:
     rows = model.config.text.vocab_size
     _write(folder / "config.json", geometry.config_json(tokenizer.added_tokens, rows))
     _write(folder / "preprocessor_config.json", preprocessor_json())
-    _write(folder / "sightline.json", {"max_pixels": MAX_PIXELS, "frame_pixels": FRAME_PIXELS})
+    own: dict[str, float] = {"max_pixels": MAX_PIXELS, "frame_pixels": FRAME_PIXELS}
+    _write(folder / "sightline.json", own if trust is None else {**own, "trust": trust})
     tensors = {
         f"model.{name}": tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.named_parameters()
     }

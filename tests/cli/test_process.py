@@ -48,7 +48,12 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None:
     for number in range(60):
         (folder / f"{number:02}.txt").write_text(f"note number {number} of a bicycle trip")
     process = subprocess.Popen(
-        command("index", folder, embedder="Slow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("index", folder, embedder="Slow"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a runner in the background may have switched Ctrl-C off for all it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "embedding\n"
