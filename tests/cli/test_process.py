@@ -15,9 +15,10 @@ import sightline
 
 TOYS = Path(__file__).parent
 DRIVER = (
-    "import sys; sys.path.insert(0, {toys!r}); import toys; from sightline.cli import main; "
-    "toys.install(toys.{embedder}); main()"
+    "import signal, sys; sys.path.insert(0, {toys!r}); import toys; from sightline.cli import main; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); toys.install(toys.{embedder}); main()"
 )
+"""A runner in the background may have switched Ctrl-C off for all that it starts."""
 HEAVY = "{'torch', 'lancedb', 'numpy', 'PIL', 'av', 'pyarrow'} & set(sys.modules)"
 
 
@@ -52,8 +53,6 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a runner in the background may have switched Ctrl-C off for all it starts
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "embedding\n"
