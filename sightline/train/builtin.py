@@ -2,8 +2,9 @@
 
 Stages, each with its share of the time:
 1. reading: the vision tower and the table of tokens, on pages it draws (``reading.py``);
-2. embedder: everything, contrastively, on all tasks, with the reading loss beside it (``tasks.py``, ``losses.py``);
-3. reranker: from the embedder's weights, yes or no on pairs whose negatives the embedder finds hard.
+2. embedder: everything, contrastively, on all tasks, vectors less the mean of their side (``losses.centred``);
+3. joined: the same on vectors as they will be compared, which takes the means out of the weights;
+4. reranker: from the embedder's weights, yes or no on pairs whose negatives the embedder finds hard.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sightline.train.stages import Embedding, Reading, Reranking
 from sightline.train.steps import embedding_step, reranking_step
 from sightline.train.tokenizer import learn, write
 
-SHARES: Final = {"reading": 0.25, "embedder": 0.55, "reranker": 0.2}
+SHARES: Final = {"reading": 0.25, "embedder": 0.4, "joined": 0.15, "reranker": 0.2}
 """Of the wall time."""
 TRUST: Final = 0.25
 """The reranker's share in the final order: at 1/2 and under, it overrules no right answer of the demo's questions."""
@@ -94,6 +95,7 @@ def train_embedder(
     seed: int,
     scale: float = 0.5,
     reading_share: float = 0.05,
+    centre: bool = True,
     max_steps: int | None = None,
     resume: bool = False,
 ) -> None:
@@ -116,10 +118,10 @@ def train_embedder(
 
     with loop.Ahead(Embedding(data, folder / "tokenizer.json", seed, scale, reading_share)) as batches:
         loop.run(
-            lambda batch: embedding_step(model, head, batch, classes),
+            lambda batch: embedding_step(model, head, batch, classes, centre=centre),
             batches,
             [model, head],
-            peak=6e-4,
+            peak=6e-4 if centre else 3e-4,
             seconds=seconds,
             log=out / "train.log",
             save=save,
@@ -128,10 +130,17 @@ def train_embedder(
         )
 
 
+def train_joined(
+    data: Path, out: Path, *, seconds: float, seed: int, max_steps: int | None = None, resume: bool = False
+) -> None:
+    """The third stage: the embedder goes on, on vectors that are not centred."""
+    train_embedder(data, out, seconds=seconds, seed=seed + 1, centre=False, max_steps=max_steps, resume=True)
+
+
 def train_reranker(
     data: Path, out: Path, *, seconds: float, seed: int, max_steps: int | None = None, resume: bool = False
 ) -> None:
-    """The third stage, from ``out/embedder.pt``; the folder ``out/reranker``."""
+    """The last stage, from ``out/embedder.pt``; the folder ``out/reranker``."""
     folder = out / "reranker"
     tokenizer = Tokenizer(folder / "tokenizer.json")
     model = new_model(tokenizer, seed)
@@ -177,7 +186,12 @@ def main(arguments: list[str] | None = None) -> int:
         train_tokenizer(options.data, options.out)
     chosen = [stage for stage in SHARES if stage in options.stages]
     total = sum(SHARES[stage] for stage in chosen)
-    train = {"reading": train_reading, "embedder": train_embedder, "reranker": train_reranker}
+    train = {
+        "reading": train_reading,
+        "embedder": train_embedder,
+        "joined": train_joined,
+        "reranker": train_reranker,
+    }
     for stage in chosen:
         seconds = 60 * options.minutes * SHARES[stage] / total
         train[stage](options.data, options.out, seconds=seconds, seed=options.seed, resume=options.resume)

@@ -27,8 +27,15 @@ def embedding_step(
     head: LetterHead,
     batch: Encoded | ReadingBatch,
     readable: Readable,
+    *,
+    centre: bool,
 ) -> tuple[Tensor, Figures]:
-    """InfoNCE of centred vectors on every prefix, with the reading loss where the documents are drawn pages."""
+    """InfoNCE on every prefix, with the reading loss where the documents are drawn pages.
+
+    Args:
+        model, head, batch, readable: what learns, and from what.
+        centre: compare vectors less the mean of their side, so that they cannot become equal (``losses.centred``).
+    """
     if isinstance(batch, ReadingBatch):
         loss, figures = reading_loss(model, head, batch, readable)
         return READING_WEIGHT * 2 * loss, figures
@@ -41,7 +48,8 @@ def embedding_step(
     queries = forward(model, batch.queries)
     documents = forward(model, batch.documents, features)
     same = torch.from_numpy(batch.same)
-    queries, documents = centred(queries), centred(documents)
+    if centre:
+        queries, documents = centred(queries), centred(documents)
     losses = [
         info_nce(q, d, same=same, temperature=TEMPERATURE, margin=None)
         for q, d in zip(matryoshka(queries, DIMS), matryoshka(documents, DIMS), strict=True)
