@@ -1,13 +1,24 @@
 """What every test may rely on: a scrubbed environment, and where the shared data lie when they are there."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub library is imported: no test may download
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a runner in the background switches Ctrl-C off for all it starts; some tests press it in their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+# a busy machine is no fault of a test
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
 
 
 @pytest.fixture(autouse=True)
