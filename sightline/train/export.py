@@ -1,74 +1,81 @@
-"""A trained model as a folder in the published layout."""
+"""A trained network as a folder in the published layout.
+
+The names are the published ones (``model.language_model.…``, ``model.visual.…``, and ``lm_head.weight`` where the
+tables are not tied), so that ``Embedder.load``, ``Reranker.load`` and transformers read the folder alike.
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
-from typing import Any, Final
 
 import torch
-from safetensors.torch import save_file
+from torch import Tensor
 
+from sightline.errors import ConfigError, WeightsError
 from sightline.model.vl import QwenVL
-from sightline.prep.tokens import Tokenizer
-from sightline.train import geometry
-
-MAX_PIXELS: Final = 262_144
-"""Pages were at most 384 x 512 pixels in training; beyond this the tower sees positions it never learned."""
-FRAME_PIXELS: Final = 16_384
-"""A frame of the clips it learned from: 128 x 128."""
-
-
-def preprocessor_json() -> dict[str, Any]:
-    """``preprocessor_config.json`` as Qwen3-VL writes it."""
-    return {
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-        "image_std": [0.5, 0.5, 0.5],
-        "max_pixels": MAX_PIXELS,
-        "merge_size": 2,
-        "min_pixels": 4096,
-        "patch_size": 16,
-        "processor_class": "Qwen3VLProcessor",
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "size": {"longest_edge": MAX_PIXELS, "shortest_edge": 4096},
-        "temporal_patch_size": 2,
-    }
+from sightline.model.weights import HEAD, Checkpoint
+from sightline.train.shards import (
+    CODES,
+    SHARD_BYTES,
+    Spec,
+    copy_side_files,
+    whole_folder,
+    write_tensors,
+)
 
 
-def export(model: QwenVL, tokenizer_folder: Path, folder: Path, *, trust: float | None = None) -> None:
-    """Writes config, tokenizer, preprocessor, budgets and bf16 weights.
+def export_checkpoint(
+    model: QwenVL,
+    base: Path,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    head: Tensor | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    overwrite: bool = False,
+) -> None:
+    """Writes a network with the tokenizer, configuration and templates of the checkpoint it was trained from.
+
+    The folder appears under its name when it is whole. Tensors are brought to the CPU one at a time.
 
     Args:
-        model: the network.
-        tokenizer_folder: holds ``tokenizer.json`` and ``tokenizer_config.json``, copied as they are.
-        folder: made when it is not there.
-        trust: of a reranker, see ``sightline.ModelCard``; None writes none.
+        model: the network; adapters must have been merged into its weights.
+        base: folder of the checkpoint it came from.
+        folder: to be made; its parents too.
+        dtype: of the written weights: float32, bfloat16 or float16.
+        head: ``lm_head.weight`` (V, C) of a reranker whose tables are not tied; None takes that of ``base``.
+        shard_bytes: most bytes in one file.
+        overwrite: take the place of a folder of that name; ``base`` itself may be that folder.
+
+    Raises:
+        WeightsError: the network is not of the geometry of ``base``, or a weight is not finite.
+        ConfigError: another dtype, a head for tied tables, or ``folder`` is there already.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(tokenizer_folder / "tokenizer.json")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if tokenizer_folder != folder:
-            shutil.copyfile(tokenizer_folder / name, folder / name)
-    rows = model.config.text.vocab_size
-    _write(folder / "config.json", geometry.config_json(tokenizer.added_tokens, rows))
-    _write(folder / "preprocessor_config.json", preprocessor_json())
-    own: dict[str, float] = {"max_pixels": MAX_PIXELS, "frame_pixels": FRAME_PIXELS}
-    _write(folder / "sightline.json", own if trust is None else {**own, "trust": trust})
-    tensors = {
-        f"model.{name}": tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.named_parameters()
-    }
-    partial = folder / "model.safetensors.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(folder / "model.safetensors")
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    if dtype not in CODES:
+        raise ConfigError(f"weights are written in float32, bfloat16 or float16, not {dtype}")
+    checkpoint = Checkpoint(base)
+    if model.config != checkpoint.config:
+        raise WeightsError(f"the network is not of the geometry that config.json in {base} tells")
+    tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in model.named_parameters()}
+    with torch.device("meta"):
+        wanted = {f"model.{name}" for name, _ in QwenVL(checkpoint.config).named_parameters()}
+    if set(tensors) != wanted:
+        odd = min(set(tensors) ^ wanted)
+        raise WeightsError(f"the network has other tensors than the published layout ({odd}); merge its adapters first")
+    if head is not None:
+        if checkpoint.config.tie_word_embeddings:
+            raise ConfigError("this checkpoint ties its head to the table of tokens: it has no head of its own")
+        tensors[HEAD] = head
+    specs = {name: Spec(tuple(tensor.shape), dtype) for name, tensor in tensors.items()}
+    # a head that only repeats the tied table would no longer be true
+    kept_head = head is None and HEAD in checkpoint.files and not checkpoint.config.tie_word_embeddings
+    if kept_head:
+        specs[HEAD] = Spec(checkpoint.described(HEAD)[0], dtype)
+    with whole_folder(folder, overwrite=overwrite) as partial:
+        copy_side_files(base, partial, dtype=dtype)
+        write_tensors(
+            partial,
+            specs,
+            lambda name: tensors[name] if name in tensors else checkpoint.tensor(name),
+            shard_bytes=shard_bytes,
+        )

@@ -13,6 +13,7 @@ from torch import Tensor
 from sightline.model.vl import QwenVL
 from sightline.prep.patches import Grid, image_patches, video_patches
 from sightline.prep.positions import positions
+from sightline.prep.prepare import Prepared
 from sightline.prep.prompt import (
     EMBED_INSTRUCTION,
     RERANK_INSTRUCTION,
@@ -94,24 +95,30 @@ def reranking_pack(
 
 def _pack(prompts: Sequence[Sequence[Part]], tokenizer: Tokenizer, max_length: int) -> Pack:
     pads = [tokenizer.control("<|image_pad|>"), tokenizer.control("<|video_pad|>")]
-    rows: list[tuple[NDArray[np.int64], NDArray[np.int64], list[Visual]]] = []
+    rows = []
     for parts in prompts:
         ids = to_ids(parts, tokenizer)
         visuals = [part for part in parts if isinstance(part, Visual)]
         if not visuals and len(ids) > max_length:
             ids = ids[: max_length - 6] + ids[-6:]
         array = np.asarray(ids, np.int64)
-        rows.append((array, positions(array, np.isin(array, pads), runs(visuals)), visuals))
-    head = _common([ids for ids, _, _ in rows], pads)
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
-    back = np.empty(len(rows), np.int64)
-    back[order] = np.arange(len(rows))
-    visuals = [visual for index in order for visual in rows[index][2]]
+        rows.append(Prepared(array, positions(array, np.isin(array, pads), runs(visuals)), tuple(visuals)))
+    return pack(rows, tokenizer)
+
+
+def pack(prepared: Sequence[Prepared], tokenizer: Tokenizer) -> Pack:
+    """Prompts as the product prepared them, at least one, in one row."""
+    pads = [tokenizer.control("<|image_pad|>"), tokenizer.control("<|video_pad|>")]
+    head = _common([prompt.ids for prompt in prepared], pads)
+    order = sorted(range(len(prepared)), key=lambda index: len(prepared[index]))
+    back = np.empty(len(prepared), np.int64)
+    back[order] = np.arange(len(prepared))
+    visuals = [visual for index in order for visual in prepared[index].visuals]
     return Pack(
-        head=rows[0][0][:head],
-        ids=np.concatenate([rows[index][0][head:] for index in order]),
-        positions=np.concatenate([rows[index][1][:, head:] for index in order], 1),
-        lengths=[len(rows[index][0]) - head for index in order],
+        head=prepared[0].ids[:head],
+        ids=np.concatenate([prepared[index].ids[head:] for index in order]),
+        positions=np.concatenate([prepared[index].positions[:, head:] for index in order], 1),
+        lengths=[len(prepared[index]) - head for index in order],
         patches=[visual.patches for visual in visuals],
         grids=[visual.grid for visual in visuals],
         order=back,
@@ -129,6 +136,67 @@ def _common(rows: Sequence[NDArray[np.int64]], pads: Sequence[int]) -> int:
     return int(stops[0]) if len(stops) else length
 
 
+def cut(pack: Pack, rows: Sequence[int], pads: Sequence[int]) -> Pack:
+    """Some rows of a pack, at least one, in the order given.
+
+    Args:
+        pack: prompts.
+        rows: of the caller, as ``Pack.order`` counts them.
+        pads: ids of the tokens that stand for pictures and videos.
+    """
+    ends = np.cumsum(pack.lengths)
+    segments = [int(pack.order[row]) for row in rows]
+    firsts = _first_grids(pack, pads)
+    taken = sorted(segments)
+    spans = [np.arange(ends[s] - pack.lengths[s], ends[s]) for s in taken]
+    grids = [grid for s in taken for grid in range(firsts[s], firsts[s + 1])]
+    columns = np.concatenate(spans)
+    return Pack(
+        head=pack.head,
+        ids=pack.ids[columns],
+        positions=pack.positions[:, columns],
+        lengths=[pack.lengths[s] for s in taken],
+        patches=[pack.patches[grid] for grid in grids],
+        grids=[pack.grids[grid] for grid in grids],
+        order=np.asarray([taken.index(s) for s in segments], np.int64),
+    )
+
+
+def _first_grids(pack: Pack, pads: Sequence[int]) -> list[int]:
+    """Index of the first picture of each segment, and one more for the end."""
+    is_pad = np.isin(pack.ids, pads)
+    firsts, grid, start = [0], 0, 0
+    for length in pack.lengths:
+        left = int(is_pad[start : start + length].sum())
+        while left > 0:
+            times, rows, columns = pack.grids[grid]
+            left -= times * rows * columns // 4
+            grid += 1
+        firsts.append(grid)
+        start += length
+    return firsts
+
+
+def chunks(pack: Pack, max_tokens: int, pads: Sequence[int]) -> tuple[Pack, ...]:
+    """A pack as several, rows in order, each of at most ``max_tokens`` tokens or one row; whole when it has no more."""
+    if sum(pack.lengths) <= max_tokens:
+        return (pack,)
+    groups: list[list[int]] = [[]]
+    tokens = 0
+    for row, segment in enumerate(pack.order):
+        tokens += pack.lengths[segment]
+        if groups[-1] and tokens > max_tokens:
+            groups.append([])
+            tokens = pack.lengths[segment]
+        groups[-1].append(row)
+    return tuple(cut(pack, rows, pads) for rows in groups)
+
+
+def num_tokens(packs: Sequence[Pack]) -> int:
+    """Tokens that go through the decoder."""
+    return sum(len(pack.head) + sum(pack.lengths) for pack in packs)
+
+
 def forward(model: QwenVL, pack: Pack, features: Sequence[Tensor] | None = None) -> Tensor:
     """Final hidden states (N, C) in the caller's order, with gradients.
 
@@ -139,27 +207,29 @@ def forward(model: QwenVL, pack: Pack, features: Sequence[Tensor] | None = None)
     """
     if features is None:
         features = vision_features(model, pack)
+    device = next(model.parameters()).device
     prefix = None
     if len(pack.head):
-        head = torch.from_numpy(pack.head)
-        prefix = model.prefix_states(head, torch.arange(len(head)).expand(3, -1))
+        head = torch.from_numpy(pack.head).to(device)
+        prefix = model.prefix_states(head, torch.arange(len(head), device=device).expand(3, -1))
     states = model(
-        torch.from_numpy(pack.ids),
-        torch.from_numpy(pack.positions),
+        torch.from_numpy(pack.ids).to(device),
+        torch.from_numpy(pack.positions).to(device),
         pack.lengths,
         features=features,
         prefix=prefix,
     )
-    return states[torch.from_numpy(pack.order)]  # type: ignore[no-any-return]
+    return states[torch.from_numpy(pack.order).to(device)]  # type: ignore[no-any-return]
 
 
 def vision_features(model: QwenVL, pack: Pack) -> tuple[Tensor, ...]:
     """Features of the pack's pictures; equal still pictures go as one."""
     if not pack.patches:
         return ()
+    device = next(model.parameters()).device
     widths = {patches.shape[1] for patches in pack.patches}
     if len(set(pack.grids)) == 1 and len(widths) == 1:
         times, rows, columns = pack.grids[0]
-        joined = torch.from_numpy(np.concatenate(pack.patches))
+        joined = torch.from_numpy(np.concatenate(pack.patches)).to(device)
         return model.vision_features([joined], [(times * len(pack.grids), rows, columns)])
-    return model.vision_features([torch.from_numpy(part) for part in pack.patches], pack.grids)
+    return model.vision_features([torch.from_numpy(part).to(device) for part in pack.patches], pack.grids)

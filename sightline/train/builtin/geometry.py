@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-VOCAB_SIZE: Final = 7936
+VOCAB_SIZE: Final = 14336
 WIDTH: Final = 256
 
 
@@ -51,12 +51,12 @@ def config_json(added: dict[str, int], vocab_size: int = VOCAB_SIZE) -> dict[str
             "depth": 4,
             "dtype": "bfloat16",
             "hidden_act": "gelu_pytorch_tanh",
-            "hidden_size": 160,
+            "hidden_size": 192,
             "in_channels": 3,
             "initializer_range": 0.02,
-            "intermediate_size": 640,
+            "intermediate_size": 768,
             "model_type": "qwen3_vl",
-            "num_heads": 4,
+            "num_heads": 6,
             "num_position_embeddings": 256,
             "out_hidden_size": WIDTH,
             "patch_size": 16,

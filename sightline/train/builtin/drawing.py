@@ -54,13 +54,18 @@ def font(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A drawn word and its box in pixels."""
+    """A drawn word and its box in pixels; ``whole`` when the words name what fills the box and stand not in it.
+
+    ``edges`` are where its letters begin, and where the last one ends, from the left of the picture.
+    """
 
     text: str
     left: float
     top: float
     right: float
     bottom: float
+    whole: bool = False
+    edges: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,11 @@ class Page:
 
     pixels: Pixels
     words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        """What stands on it, in the order in which it was drawn."""
+        return " ".join(word.text for word in self.words)
 
 
 def _ground(rng: random.Random) -> tuple[Color, Color]:
@@ -97,6 +107,7 @@ def draw_page(
     heading: str = "",
     center: bool = False,
     plain: bool = False,
+    ruled: bool = False,
 ) -> Page:
     """Sets texts as paragraphs, as many lines as fit.
 
@@ -108,11 +119,12 @@ def draw_page(
         heading: larger line above.
         center: lines in the middle, as on a sign.
         plain: black on white in a common face, as most pages are.
+        ruled: in the most common face, every line in the middle of its own 32 pixels, as a child learns to read.
     """
     paper, ink = ((255, 255, 255), _gray(rng.randint(0, 30))) if plain else _ground(rng)
     image = Image.new("RGB", (width, height), paper)
     draw = ImageDraw.Draw(image)
-    path = rng.choice(plain_files() if plain else font_files())
+    path = plain_files()[0] if ruled else rng.choice(plain_files() if plain else font_files())
     pixels = rng.randint(*size)
     margin = rng.randint(2, max(3, width // 16))
     words: list[Word] = []
@@ -131,6 +143,8 @@ def draw_page(
             y += round(pixels * 1.4 * 1.3)
         y += pixels // 3
     leading = round(pixels * rng.uniform(1.15, 1.5))
+    if ruled:
+        y, leading = (32 - 1.2 * pixels) / 2, 32
     paragraphs = [_wrap(text, face, width - 2 * margin) for text in texts]
     if center:
         total = sum(len(p) for p in paragraphs) * leading
@@ -142,7 +156,7 @@ def draw_page(
             left = margin + ((width - 2 * margin - face.getlength(line)) * rng.choice((0, 0.5)) if center else 0)
             words += _line(draw, line, left, y, face, ink)
             y += leading
-        y += leading * 0.4
+        y += 0 if ruled else leading * 0.4
     if not plain and rng.random() < 0.2:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6)))
     array = np.asarray(image, np.uint8)
@@ -177,7 +191,8 @@ def _line(
     height = face.size
     for word in line.split(" "):
         length = face.getlength(word)
-        words.append(Word(word, x, top + height * 0.1, x + length, top + height * 1.1))
+        edges = tuple(x + face.getlength(word[:index]) for index in range(len(word) + 1))
+        words.append(Word(word, x, top + height * 0.1, x + length, top + height * 1.1, edges=edges))
         x += length + space
     return words
 
@@ -297,7 +312,7 @@ RELATIONS: Final[dict[str, str]] = {
 
 
 def random_scene(rng: random.Random) -> Scene:
-    """A scene of one of five kinds: one shape, counted, placed, two groups, two in a relation."""
+    """A scene of one of six kinds: one shape, counted, placed, two groups, one thing and not another, a relation."""
     kind = rng.random()
     colors = rng.sample(list(COLORS), 2)
     shapes = rng.sample(SHAPES, 2)
@@ -308,8 +323,10 @@ def random_scene(rng: random.Random) -> Scene:
         return Scene((Group(shapes[0], colors[0], count=rng.randint(2, 6)),))
     if kind < 0.60:
         return Scene((Group(shapes[0], colors[0], size=size, place=rng.choice(list(PLACES))),))
-    if kind < 0.80:
+    if kind < 0.74:
         return Scene(tuple(Group(s, c, count=rng.randint(1, 3)) for s, c in zip(shapes, colors, strict=True)))
+    if kind < 0.80:
+        return Scene((Group(shapes[0], colors[0], count=rng.randint(1, 3)), Group(shapes[1], colors[1], count=0)))
     pair = tuple(Group(s, c) for s, c in zip(shapes, colors, strict=True))
     return Scene(pair, rng.choice(list(RELATIONS)))
 
@@ -342,6 +359,9 @@ def edit_scene(rng: random.Random, scene: Scene) -> tuple[Scene, str]:
         new = "small" if group.size == "large" else "large"
         return replace(group, size=new), f"the same, but {new}"
 
+    if not group.count:  # nothing of it is drawn, so only its coming shows
+        change, words = count()
+        return replace(scene, groups=(*scene.groups[:index], change, *scene.groups[index + 1 :])), words
     changes += [color, color, shape]
     if len(scene.groups) == 1 and not group.place and not group.size:
         changes += [count, count] if group.count > 1 else [count]
@@ -361,6 +381,11 @@ def edit_scene(rng: random.Random, scene: Scene) -> tuple[Scene, str]:
 
 def draw_scene(rng: random.Random, scene: Scene, width: int, height: int, *, paper: Color | None = None) -> Pixels:
     """The picture of a scene; places are jittered and shapes do not touch."""
+    return scene_page(rng, scene, width, height, paper=paper).pixels
+
+
+def scene_page(rng: random.Random, scene: Scene, width: int, height: int, *, paper: Color | None = None) -> Page:
+    """The picture of a scene with every shape's name and box."""
     if paper is None:
         paper = (255, 255, 255) if rng.random() < 0.6 else tuple(rng.randint(225, 255) for _ in range(3))  # type: ignore[assignment]
     image = Image.new("RGB", (width, height), paper)
@@ -369,6 +394,7 @@ def draw_scene(rng: random.Random, scene: Scene, width: int, height: int, *, pap
     total = sum(group.count for group in scene.groups)
     normal = unit * (0.22 if total == 1 else 0.16 if total <= 3 else 0.115)
     spots: list[tuple[float, float, float]] = []
+    words: list[Word] = []
     for index, group in enumerate(scene.groups):
         radius = normal * {"": rng.uniform(0.85, 1.15), "small": 0.45, "large": 1.6}[group.size]
         if group.place and group.size != "large":
@@ -378,7 +404,9 @@ def draw_scene(rng: random.Random, scene: Scene, width: int, height: int, *, pap
             spots.append((x, y, radius))
             color = tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in COLORS[group.color])
             draw_shape(draw, group.shape, x, y, radius, color)  # type: ignore[arg-type]
-    return np.asarray(image, np.uint8)
+            name = f"{group.color} {group.shape}"
+            words.append(Word(name, x - radius, y - radius, x + radius, y + radius, whole=True))
+    return Page(np.asarray(image, np.uint8), tuple(words))
 
 
 def _spot(

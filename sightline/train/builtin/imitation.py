@@ -1,0 +1,122 @@
+"""The third stage: the decoder learns to give the vectors that the bags of words give (``words.py``).
+
+Of a picture of words, that is the bag of its words. Every text has a whole vector to tell about, not one bit, and
+vectors that are told cannot become equal. So a few minutes of it stand for hours of contrast from nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sightline.model.vl import QwenVL
+from sightline.prep.tokens import Tokenizer
+from sightline.train.builtin.corpus import Corpus
+from sightline.train.builtin.tasks import Maker, half, lemmas
+from sightline.train.builtin.words import Bags, Ids
+from sightline.train.packing import Pack, Side, embedding_pack, forward
+
+SOURCES: Final = {"sentence": 0.2, "tatoeba": 0.3, "wordnet": 0.25, "emoji": 0.13, "banking77": 0.04, "lemma": 0.08}
+"""Of the texts."""
+PAGES: Final = {"page": 1 / 8, "line": 1 / 3}
+"""Pictures of words for every text."""
+ROW_NORM: Final = 3.0
+"""Mean length of a row of the table when the decoder begins: about that of what the tower says after looking, 2 on
+pages and 5 on scenes."""
+DEEPSTACK: Final = 0.1
+"""What DeepStack's mergers begin with, against their first weights: no earlier stage has asked them anything."""
+
+
+@torch.no_grad()
+def settle(model: QwenVL, bags: Bags) -> None:
+    """Puts the bags' rows into the table, on the scale of what the tower says, and quietens DeepStack.
+
+    Args:
+        model: its tower has learned to look.
+        bags: the first stage.
+    """
+    rows = bags.table() * bags.weights.weight.exp()
+    model.language_model.embed_tokens.weight.copy_(rows * (ROW_NORM / float(rows.norm(dim=1).mean())))
+    for merger in model.visual.deepstack_merger_list:
+        merger.linear_fc2.weight.mul_(DEEPSTACK)  # type: ignore[union-attr, operator]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """Prompts, and the tokens of what stands in them; by kind: ``texts``, and those of ``PAGES``."""
+
+    packs: dict[str, Pack]
+    ids: dict[str, list[Ids]]
+
+    @property
+    def queries(self) -> tuple[Pack, ...]:
+        """For the count of tokens."""
+        return tuple(self.packs.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Imitating:
+    """Picklable source of batches."""
+
+    data: Path
+    tokenizer: Path
+    seed: int
+    size: int
+
+    def __call__(self) -> Imitator:
+        """Loads the corpus; called in the process that makes the batches."""
+        return Imitator(Corpus(self.data), Tokenizer(self.tokenizer), self.seed, self.size)
+
+
+class Imitator:
+    """Draws the batches."""
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, seed: int, size: int) -> None:
+        self.corpus, self.tokenizer, self.seed, self.size = corpus, tokenizer, seed, size
+        self.maker = Maker(corpus)
+        self.lemmas = lemmas(corpus)
+        self.emoji = [*corpus.train["emoji-name"], *corpus.train["emoji-keywords"]]
+
+    def __call__(self, step: int) -> Texts:
+        """The batch of a step."""
+        rng = random.Random(f"{self.seed}-imitation-{step}")
+        shown = {"texts": [self.text(rng) for _ in range(self.size)]}
+        sides = {"texts": [Side(text) for text in shown["texts"]]}
+        for name, share in PAGES.items():
+            drawn = self.maker.tasks[name](rng, max(1, round(share * self.size)))
+            shown[name] = [example.shown for example in drawn]
+            sides[name] = [example.document for example in drawn]
+        ids = {kind: [np.asarray(self.tokenizer.encode(t), np.int64) for t in texts] for kind, texts in shown.items()}
+        return Texts({kind: embedding_pack(own, self.tokenizer) for kind, own in sides.items()}, ids)
+
+    def text(self, rng: random.Random) -> str:
+        """A text of any source."""
+        source = rng.choices([*SOURCES], [*SOURCES.values()])[0]
+        match source:
+            case "sentence":
+                text = rng.choice(self.corpus.sentences)
+                return half(rng, text) if rng.random() < 0.3 else text
+            case "lemma":
+                return " ".join(rng.choice(self.lemmas) for _ in range(rng.randint(1, 3)))
+            case "emoji":
+                return rng.choice(self.emoji).d_text
+            case _:
+                row = rng.choice(self.corpus.train[source])
+                return row.q_text if rng.random() < 0.5 else row.d_text
+
+
+def imitation_step(model: QwenVL, bags: Bags, batch: Texts) -> tuple[Tensor, dict[str, float]]:
+    """One less the mean cosine of the decoder's vectors with the bags', summed over the kinds."""
+    losses = {}
+    for kind, pack in batch.packs.items():
+        with torch.no_grad():
+            told = bags(batch.ids[kind])
+        losses[kind] = (1 - F.cosine_similarity(forward(model, pack).float(), told, dim=-1)).mean()
+    return torch.stack([*losses.values()]).sum(), {kind: loss.item() for kind, loss in losses.items()}

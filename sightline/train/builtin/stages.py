@@ -1,0 +1,194 @@
+"""The batches of the contrastive stages, drawn and packed in a process of their own.
+
+A step holds batches of several tasks: of one task alone, each step would undo what the step before did for another.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sightline.prep.tokens import Tokenizer
+from sightline.train.batch import Batch
+from sightline.train.builtin.corpus import Corpus
+from sightline.train.builtin.tasks import Example, Maker, keys_equal
+from sightline.train.builtin.words import Ids
+from sightline.train.config import Role, Task
+from sightline.train.packing import Pack, Side, embedding_pack, reranking_pack
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixed:
+    """One step: a batch each of several tasks.
+
+    Attributes:
+        parts: the batches.
+        texts: for each part the tokens of its queries, where they are texts alone, or None.
+        shown: for each part the tokens of what stands on its documents, where they are pictures of words, or None.
+        pairs: for distillation, for each part the pairs that the reranker judges: of every query, its document and its
+            own negatives.
+    """
+
+    parts: tuple[Batch, ...]
+    texts: tuple[list[Ids] | None, ...] = ()
+    shown: tuple[list[Ids] | None, ...] = ()
+    pairs: tuple[Pack, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """For the log."""
+        return "+".join(part.task for part in self.parts)
+
+    @property
+    def queries(self) -> tuple[Pack, ...]:
+        """For the count of tokens."""
+        return tuple(pack for part in self.parts for pack in part.queries)
+
+    @property
+    def documents(self) -> tuple[Pack, ...]:
+        """For the count of tokens."""
+        return tuple(pack for part in self.parts for pack in part.documents)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Picklable source of ``Mixed`` steps.
+
+    Attributes:
+        data: the folder of the corpus.
+        tokenizer: of the model that learns.
+        tasks: what is drawn, how much of it, how often.
+        role: embedder or reranker.
+        seed: decides everything.
+        tasks_a_step: different tasks in one step.
+        distilled: the reranker's tokenizer when its pairs are wanted too.
+    """
+
+    data: Path
+    tokenizer: Path
+    tasks: tuple[Task, ...]
+    role: Role
+    seed: int
+    tasks_a_step: int = 4
+    distilled: Path | None = None
+
+    def __call__(self) -> Callable[[int], Mixed]:
+        """Loads the corpus; called in the process that makes batches."""
+        maker = Maker(Corpus(self.data))
+        tokenizer = Tokenizer(self.tokenizer)
+        judge = None if self.distilled is None else Tokenizer(self.distilled)
+
+        def make(step: int) -> Mixed:
+            rng = random.Random(f"{self.seed}-{self.role}-{step}")
+            parts, texts, shown, pairs = [], [], [], []
+            for task in chosen(rng, self.tasks, self.tasks_a_step):
+                examples = maker.tasks[task.name](rng, task.batch)
+                texts.append(words_of(examples, tokenizer))
+                shown.append(shown_of(examples, tokenizer))
+                if self.role == "reranker":
+                    parts.append(judging_batch(task, examples, tokenizer, rng))
+                elif judge is None:
+                    parts.append(contrast_batch(task, examples, tokenizer))
+                else:
+                    part, pack = distilling_batch(task, examples, tokenizer, judge, rng)
+                    parts.append(part)
+                    pairs.append(pack)
+            return Mixed(tuple(parts), tuple(texts), tuple(shown), tuple(pairs))
+
+        return make
+
+
+def words_of(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Ids] | None:
+    """Tokens of the queries, or None where one of them is more than a text."""
+    if any(example.query.image is not None or example.query.frames is not None for example in examples):
+        return None
+    return [np.asarray(tokenizer.encode(example.query.text), np.int64) for example in examples]
+
+
+def shown_of(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Ids] | None:
+    """Tokens of what stands on the documents, or None where one of them is no picture of words."""
+    if not all(example.shown for example in examples):
+        return None
+    return [np.asarray(tokenizer.encode(example.shown), np.int64) for example in examples]
+
+
+def chosen(rng: random.Random, tasks: Sequence[Task], count: int) -> list[Task]:
+    """Different tasks by their weights."""
+    left = [task for task in tasks if task.weight > 0]
+    out: list[Task] = []
+    while left and len(out) < count:
+        task = rng.choices(left, [task.weight for task in left])[0]
+        left.remove(task)
+        out.append(task)
+    return out
+
+
+def contrast_batch(task: Task, examples: Sequence[Example], tokenizer: Tokenizer) -> Batch:
+    """Queries against all documents and hard negatives of the batch."""
+    negatives = [(i, side) for i, example in enumerate(examples) for side in example.negatives[: task.negatives]]
+    return Batch(
+        task=task.name,
+        kind="contrast",
+        queries=(embedding_pack([example.query for example in examples], tokenizer, task.instruction),),
+        documents=(embedding_pack([e.document for e in examples] + [side for _, side in negatives], tokenizer),),
+        owner=np.asarray([i for i, _ in negatives], np.int64),
+        same=keys_equal([example.key for example in examples], len(negatives)),
+    )
+
+
+def wrong(examples: Sequence[Example], index: int, count: int, rng: random.Random) -> list[Side]:
+    """Documents that do not answer a query: its own negatives first, then half near ones, half any.
+
+    Near ones belong to queries that share words with this one.
+    """
+    example = examples[index]
+    out: list[Side] = list(example.negatives[:count])
+    others = [other for other in examples if other.key != example.key]
+    rng.shuffle(others)
+    words = set(example.query.text.lower().split())
+    near = sorted(others, key=lambda other: -len(words.intersection(other.query.text.lower().split())))
+    for other in [*near[: (count - len(out) + 1) // 2], *others]:
+        if len(out) < count and all(side is not other.document for side in out):
+            out.append(other.document)
+    return out
+
+
+def judging_batch(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, rng: random.Random) -> Batch:
+    """Every query with its document, then candidates that do not answer it."""
+    pairs: list[tuple[Side, Side]] = []
+    groups = []
+    for index, example in enumerate(examples):
+        candidates = [example.document, *wrong(examples, index, task.negatives, rng)]
+        pairs += [(example.query, candidate) for candidate in candidates]
+        groups.append(len(candidates))
+    return Batch(task.name, "yes_no", (reranking_pack(pairs, tokenizer, task.instruction),), groups=tuple(groups))
+
+
+def distilling_batch(
+    task: Task, examples: Sequence[Example], tokenizer: Tokenizer, judge: Tokenizer, rng: random.Random
+) -> tuple[Batch, Pack]:
+    """A batch for the embedder, and the same pairs for the reranker; the teacher's log-odds are not there yet."""
+    num = task.negatives
+    lists = [wrong(examples, index, num, rng) for index in range(len(examples))]
+    kept = [index for index, sides in enumerate(lists) if len(sides) == num]
+    queries = [examples[index].query for index in kept]
+    documents = [examples[index].document for index in kept]
+    negatives = [side for index in kept for side in lists[index]]
+    keys = [examples[index].key for index in kept]
+    # what is wrong for one query may be the very answer of another
+    answers = {id(example.document): example.key for example in examples}
+    answered = [answers.get(id(side), "") for side in negatives]
+    pairs = [(examples[index].query, side) for index in kept for side in (examples[index].document, *lists[index])]
+    batch = Batch(
+        task=task.name,
+        kind="distil",
+        queries=(embedding_pack(queries, tokenizer, task.instruction),),
+        documents=(embedding_pack(documents + negatives, tokenizer),),
+        owner=np.repeat(np.arange(len(kept)), num),
+        same=np.concatenate([keys_equal(keys, 0), np.asarray(keys)[:, None] == np.asarray(answered)[None, :]], 1),
+    )
+    return batch, reranking_pack(pairs, judge, task.instruction)

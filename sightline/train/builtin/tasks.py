@@ -1,0 +1,375 @@
+"""What the built-in models learn, task by task: pairs, hard negatives, and which pairs say the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from sightline.train.builtin import drawing
+from sightline.train.builtin.corpus import Corpus, Row
+from sightline.train.packing import Side
+
+Pixels = NDArray[np.uint8]
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One pair to learn from.
+
+    Attributes:
+        query, document: what belongs together.
+        negatives: documents that look alike and do not answer.
+        key: pairs of equal key answer each other's queries.
+        shown: the words that stand on the document, where it is a picture of words and nothing else.
+    """
+
+    query: Side
+    document: Side
+    negatives: tuple[Side, ...] = ()
+    key: str = ""
+    shown: str = ""
+
+
+TEXT_SOURCES: Final = ("tatoeba", "wordnet", "wordnet-ex", "banking77", "emoji-xling", "code")
+"""Tasks that are the pairs of texts of one source."""
+FILLERS: Final = frozenset(
+    """the a an of to in on at is are was were be been it its he she they we you i that this these those for with as and
+    or by from his her their my your not do did does have has had will would can could""".split()  # noqa: SIM905
+)
+
+
+def lemmas(corpus: Corpus) -> list[str]:
+    """Words of the training dictionary, to write where any word will do."""
+    return sorted({word for row in corpus.train["wordnet"] for word in row.q_text.split(", ")})
+
+
+def some(rng: random.Random, values: Sequence[Value], count: float) -> list[Value]:
+    """About ``count`` different values, at least two where there are two."""
+    return rng.sample(values, min(len(values), max(2, round(count))))
+
+
+def half(rng: random.Random, text: str) -> str:
+    """Half of the words of a text, in order; words that carry meaning stay more often."""
+    words = text.split()
+    if len(words) < 4:
+        return text
+    weights = [(0.5 if word.lower().strip(".,!?") in FILLERS else 1.5) * rng.random() for word in words]
+    kept = sorted(sorted(range(len(words)), key=lambda i: -weights[i])[: max(2, len(words) // 2)])
+    return " ".join(words[index] for index in kept).strip(".,!?")
+
+
+def augment_photo(rng: random.Random, image: Image.Image) -> Image.Image:
+    """A crop, perhaps mirrored, with other light."""
+    width, height = image.size
+    share = rng.uniform(0.72, 1.0)
+    w, h = int(width * share), int(height * min(1.0, share * rng.uniform(0.9, 1.1)))
+    left, top = rng.randint(0, width - w), rng.randint(0, height - h)
+    image = image.crop((left, top, left + w, top + h))
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.75, 1.25))
+    return ImageEnhance.Color(image).enhance(rng.uniform(0.7, 1.3))
+
+
+def augment_drawing(rng: random.Random, image: Image.Image, side: int) -> Pixels:
+    """An emoji or icon, resized a little and shifted on white or a light ground."""
+    paper = (255, 255, 255) if rng.random() < 0.75 else tuple(rng.randint(225, 255) for _ in range(3))
+    size = round(side * rng.uniform(0.8, 1.0))
+    canvas = Image.new("RGB", (side, side), paper)
+    small = image.resize((size, size), Image.Resampling.BICUBIC)
+    if paper != (255, 255, 255):
+        array = np.asarray(small, np.float32) * np.asarray(paper, np.float32) / 255
+        small = Image.fromarray(array.astype(np.uint8))
+    canvas.paste(small, (rng.randint(0, side - size), rng.randint(0, side - size)))
+    return np.asarray(canvas, np.uint8)
+
+
+def coarse(row: Row) -> str:
+    """The class of a photograph: of a grocery the one in brackets, or "" for a description without.
+
+    >>> coarse(Row("grocery", "i2t", "en", "", "", "Gala (Apple)", "", ""))
+    'apple'
+    """
+    if row.src != "grocery":
+        return row.d_text.lower()
+    return row.d_text.rstrip(")").rpartition(" (")[2].lower() if " (" in row.d_text else ""
+
+
+def photo_name(rng: random.Random, row: Row) -> tuple[str, str]:
+    """(words, key) for a photograph: of a grocery's two classes mostly the coarser."""
+    name = key = coarse(row)
+    if row.src == "grocery" and rng.random() < 0.35:
+        name = row.d_text.partition(" (")[0]
+    name = name.replace("longsleeve", "long sleeve shirt") if rng.random() < 0.3 else name
+    text = name.lower() if rng.random() < 0.7 else name.capitalize()
+    if rng.random() < 0.15:
+        text = f"a photo of {text}"
+    return text, key
+
+
+def page_texts(
+    rng: random.Random, sentences: Sequence[str], words: Sequence[str], width: int, height: int
+) -> list[str]:
+    """Enough text for a page: sentences, lists of rare words, numbers, capitals."""
+    area = width * height
+    texts = []
+    for _ in range(max(1, area // 9000)):
+        kind = rng.random()
+        if kind < 0.72:
+            text = rng.choice(sentences)
+        elif kind < 0.9:
+            text = " ".join(rng.choice(words) for _ in range(rng.randint(1, 6)))
+        else:
+            text = f"{rng.choice(words)} {number(rng)} {rng.choice(words)} {number(rng)}"
+        if area <= 64 * 192:
+            text = " ".join(text.split()[: rng.randint(1, 5)])
+        case = rng.random()
+        texts.append(text.upper() if case < 0.06 else text.title() if case < 0.12 else text)
+    return texts
+
+
+def number(rng: random.Random) -> str:
+    """An amount, a date, a year, a count."""
+    return rng.choice(
+        (
+            f"{rng.randint(0, 9999)}",
+            f"${rng.randint(0, 999)}.{rng.randint(0, 99):02d}",
+            f"{rng.randint(1, 28)}.{rng.randint(1, 12)}.{rng.randint(1990, 2030)}",
+            f"{rng.randint(1, 100)}%",
+            f"{rng.randint(1900, 2030)}",
+        )
+    )
+
+
+class Maker:
+    """Draws pairs of any task from the training part of a corpus.
+
+    Args:
+        corpus: the data.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.rows = corpus.train
+        self.sentences = corpus.sentences
+        self.words = lemmas(corpus)
+        self.emoji_all = [*self.rows["emoji-name"], *self.rows["emoji-keywords"]]
+        self.emoji_english = [row for row in self.emoji_all if row.lang == "en"]
+        self.photos: dict[str, list[Row]] = {}
+        for row in [*self.rows["clothing"], *self.rows["grocery"]]:
+            if coarse(row):
+                self.photos.setdefault(coarse(row), []).append(row)
+        self.tasks: dict[str, Callable[[random.Random, int], list[Example]]] = {
+            "page": self.page,
+            "line": self.line,
+            "half": self.half,
+            "scene": self.scene,
+            "chart": self.chart,
+            "clip": self.clip,
+            "edit": self.edit,
+            "tone": self.tone,
+            "emoji": self.emoji,
+            "icon": self.icon,
+            "photo": self.photo,
+            "vega": self.vega,
+            **{src: partial(self.text, src=src) for src in TEXT_SOURCES},
+        }
+
+    def page(self, rng: random.Random, count: int) -> list[Example]:
+        """Pages and one of their sentences, half of its words, or the heading."""
+        width, height = rng.choice(((256, 256), (256, 256), (256, 192), (224, 320)))
+        examples = []
+        for _ in range(count):
+            texts = page_texts(rng, self.sentences, self.words, width, height)
+            # the first text is the one asked for, as the text itself and no list of words
+            texts = [rng.choice(self.sentences), *texts[1:]][: rng.choice((1, 1, 2, 6))]
+            heading = ""
+            if rng.random() < 0.35:
+                heading = " ".join(rng.choice(self.words) for _ in range(rng.randint(1, 3))).capitalize()
+            plain = rng.random() < 0.5
+            page = drawing.draw_page(rng, texts, width, height, size=(14, 24), heading=heading, plain=plain)
+            kind = rng.random()
+            query = heading if heading and kind < 0.3 else texts[0] if kind < 0.6 else half(rng, texts[0])
+            examples.append(Example(Side(query), Side(image=page.pixels), key=texts[0], shown=page.text))
+        return examples
+
+    def line(self, rng: random.Random, count: int) -> list[Example]:
+        """Words, names, short lines and amounts, in larger letters."""
+        width, height = rng.choice(((192, 64), (192, 64), (128, 128), (256, 64), (384, 64)))
+        examples = []
+        for _ in range(count):
+            kind = rng.random()
+            if kind < 0.7:
+                words = rng.choice(self.sentences).split()
+                begin = rng.randrange(len(words))
+                text = " ".join(words[begin : begin + rng.randint(1, 5)])
+            elif kind < 0.93:
+                text = " ".join(rng.choice(self.words) for _ in range(rng.choice((1, 1, 2, 3))))
+            else:
+                text = f"{rng.choice(self.words)} {number(rng)}"
+            page = drawing.draw_page(
+                rng, [text], width, height, size=(15, 32), center=rng.random() < 0.6, plain=rng.random() < 0.5
+            )
+            query = half(rng, text) if rng.random() < 0.3 else text
+            if rng.random() < 0.2:
+                query = query.lower()
+            examples.append(Example(Side(query), Side(image=page.pixels), key=text.lower(), shown=page.text))
+        return examples
+
+    def half(self, rng: random.Random, count: int) -> list[Example]:
+        """Sentences by half of their words."""
+        texts = [rng.choice(self.sentences) for _ in range(count)]
+        return [Example(Side(half(rng, text)), Side(text), key=text) for text in texts]
+
+    def text(self, rng: random.Random, count: int, *, src: str) -> list[Example]:
+        """Translations, definitions, questions, code: pairs of one source, either way round where both are asked."""
+        examples = []
+        for row in some(rng, self.rows[src], count):
+            query, document = row.q_text, row.d_text
+            if src in ("wordnet", "tatoeba") and rng.random() < 0.5:
+                query, document = document, query
+            examples.append(Example(Side(query), Side(document), key=row.d_text))
+        return examples
+
+    def emoji(self, rng: random.Random, count: int) -> list[Example]:
+        """Emoji by name or keywords, a third of them in English."""
+        rows = self.emoji_english if rng.random() < 0.33 else self.emoji_all
+        side = rng.choice((64, 96, 96, 128))
+        examples = []
+        for row in some(rng, rows, count):
+            text = row.d_text
+            if row.src == "emoji-keywords":
+                words = text.split(", ")
+                text = rng.choice(words) if rng.random() < 0.5 else ", ".join(rng.sample(words, min(3, len(words))))
+            picture = augment_drawing(rng, self.corpus.picture(row.q_image), side)
+            examples.append(Example(Side(text), Side(image=picture), key=row.q_image))
+        return examples
+
+    def scene(self, rng: random.Random, count: int) -> list[Example]:
+        """Scenes by description, each with two scenes in which one thing is different."""
+        side = rng.choice((96, 128, 128))
+        examples = []
+        for _ in range(count):
+            scene = drawing.random_scene(rng)
+            negatives = tuple(
+                Side(image=drawing.draw_scene(rng, drawing.edit_scene(rng, scene)[0], side, side)) for _ in range(2)
+            )
+            picture = drawing.draw_scene(rng, scene, side, side)
+            examples.append(Example(Side(scene.caption(rng)), Side(image=picture), negatives, key=scene.caption()))
+        return examples
+
+    def chart(self, rng: random.Random, count: int) -> list[Example]:
+        """Charts by title, kind and trend."""
+        width, height = rng.choice(((192, 160), (256, 160), (224, 192)))
+        examples = []
+        for _ in range(count):
+            chart = drawing.random_chart(rng)
+            page = drawing.draw_chart(rng, chart, width, height)
+            # a query that names less than the chart shows answers for every chart that shows it
+            key = f"{chart.measure} {chart.by}"
+            examples.append(Example(Side(chart.caption(rng)), Side(image=page.pixels), key=key))
+        return examples
+
+    def vega(self, rng: random.Random, count: int) -> list[Example]:
+        """Charts of Vega by marks and fields."""
+        examples = []
+        for row in some(rng, self.rows["vega"], count):
+            image = self.corpus.picture(row.q_image).resize((160, 128), Image.Resampling.BICUBIC)
+            examples.append(Example(Side(row.d_text), Side(image=np.asarray(image, np.uint8)), key=row.d_text))
+        return examples
+
+    def clip(self, rng: random.Random, count: int) -> list[Example]:
+        """Moving shapes by description, with the opposite motion as a negative; some come after the end of another."""
+        side, num_frames = rng.choice((96, 128)), rng.choice((6, 8, 8))
+        examples = []
+        for _ in range(count):
+            shape, color = rng.choice(drawing.SHAPES), rng.choice(list(drawing.COLORS))
+            motion = rng.choice(list(drawing.MOTIONS))
+            clip = drawing.draw_clip(rng, shape, color, motion, side, num_frames)
+            other = drawing.draw_clip(rng, shape, color, drawing.MOTIONS[motion], side, num_frames)
+            text = f"a {color} {shape} {motion}"
+            if rng.random() < 0.3:
+                scene = drawing.random_scene(rng)
+                picture = drawing.draw_scene(rng, scene, side, side)
+                text, clip = scene.caption(), np.repeat(picture[None], num_frames, 0)
+                changed = drawing.draw_scene(rng, drawing.edit_scene(rng, scene)[0], side, side)
+                other = np.repeat(changed[None], num_frames, 0)
+            key = text
+            if rng.random() < 0.4:  # as a window of a film that begins before the shot, or ends after it
+                before = drawing.draw_clip(
+                    rng,
+                    rng.choice(drawing.SHAPES),
+                    rng.choice(list(drawing.COLORS)),
+                    rng.choice(list(drawing.MOTIONS)),
+                    side,
+                    num_frames,
+                )
+                cut = rng.randint(1, 2)
+                begins = rng.random() < 0.5
+                clip = np.concatenate([before[-cut:], clip[:-cut]] if begins else [clip[cut:], before[:cut]])
+            if rng.random() < 0.2:
+                text = rng.choice(("a video of ", "a clip of ")) + text
+            examples.append(Example(Side(text), Side(frames=clip), (Side(frames=other),), key=key))
+        return examples
+
+    def photo(self, rng: random.Random, count: int) -> list[Example]:
+        """Garments and groceries by class, one of a class; garments, of which there are ten classes, up to three."""
+        side = rng.choice((96, 128, 128))
+        names = some(rng, list(self.photos), count)
+        names += [name for name in self.photos if self.photos[name][0].src == "clothing"] * 2
+        examples = []
+        for name in names[:count]:
+            row = rng.choice(self.photos[name])
+            text, key = photo_name(rng, row)
+            image = augment_photo(rng, self.corpus.picture(row.q_image)).resize((side, side), Image.Resampling.BICUBIC)
+            examples.append(Example(Side(text), Side(image=np.asarray(image, np.uint8)), key=key))
+        return examples
+
+    def icon(self, rng: random.Random, count: int) -> list[Example]:
+        """Line icons by name or tags."""
+        side = rng.choice((64, 96, 128))
+        examples = []
+        for row in some(rng, self.rows["lucide"], count):
+            name, _, tags = row.d_text.partition(": ")
+            words = [word for word in tags.split(", ") if word]
+            text = name if rng.random() < 0.4 or not words else ", ".join(rng.sample(words, min(len(words), 3)))
+            picture = augment_drawing(rng, self.corpus.picture(row.q_image), side)
+            examples.append(Example(Side(text), Side(image=picture), key=row.q_image))
+        return examples
+
+    def edit(self, rng: random.Random, count: int) -> list[Example]:
+        """A picture and words for a change; the picture unchanged and one changed otherwise are negatives."""
+        examples = []
+        for _ in range(count):
+            scene = drawing.random_scene(rng)
+            changed, words = drawing.edit_scene(rng, scene)
+            one = drawing.draw_scene(rng, scene, 96, 96)
+            two = drawing.draw_scene(rng, changed, 96, 96)
+            again = drawing.draw_scene(rng, scene, 96, 96)
+            negatives = (Side(image=one), Side(image=again))
+            examples.append(Example(Side(words, image=one), Side(image=two), negatives, key=changed.caption()))
+        return examples
+
+    def tone(self, rng: random.Random, count: int) -> list[Example]:
+        """An emoji and the words for another tone of skin."""
+        examples = []
+        for row in some(rng, self.rows["emoji-tone"], count):
+            one = augment_drawing(rng, self.corpus.picture(row.q_image), 96)
+            two = augment_drawing(rng, self.corpus.picture(row.d_image), 96)
+            examples.append(Example(Side(row.q_text, image=one), Side(image=two), (Side(image=one),), key=row.d_image))
+        return examples
+
+
+def keys_equal(keys: Sequence[str], extra: int) -> NDArray[np.bool_]:
+    """(N, N + extra) true where two pairs of a batch say the same."""
+    array = np.asarray(keys)
+    same = array[:, None] == array[None, :]
+    return np.concatenate([same, np.zeros((len(keys), extra), np.bool_)], 1)

@@ -1,0 +1,362 @@
+"""What the stages of the built-in models are given: labels, pairs, tasks; and that it is the same every time."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import random
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sightline.prep.prompt import EMBED_INSTRUCTION, embedding_prompt, to_ids
+from sightline.prep.tokens import Tokenizer
+from sightline.train.builtin import drawing, imitation, recipe, words
+from sightline.train.builtin.corpus import Corpus, held_out
+from sightline.train.builtin.drawing import Group, Scene
+from sightline.train.builtin.imitation import Imitating, imitation_step
+from sightline.train.builtin.labels import NO_GRAM, NOTHING, Speller, Targets, grams_at, targets
+from sightline.train.builtin.looking import (
+    GramHead,
+    LetterHead,
+    Look,
+    Looker,
+    Looking,
+    WordHead,
+    labelled,
+    looking_loss,
+)
+from sightline.train.builtin.spelling import GRAM_INDEX, GRAMS, grams, rarity, spelled
+from sightline.train.builtin.stages import Drawn
+from sightline.train.builtin.tasks import Maker, half
+from sightline.train.builtin.words import Bagging, Bags, Sources, words_step
+from tests.train.builtin.small import VOCAB_SIZE, descend, make_corpus, tiny_model, use_tiny_geometry
+
+STAGES = {name: recipe.stage_file(name, Path("out")) for name in ("s0", "s1", "reranker", "s2")}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="module")
+def corpus(data: Path) -> Corpus:
+    return Corpus(data)
+
+
+@pytest.fixture(scope="module")
+def path(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """``tokenizer.json``, learned from the corpus."""
+    folder = tmp_path_factory.mktemp("start")
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_geometry(patch)
+        recipe.start(data, folder, 0)
+    yield folder / "start" / "embedder" / "tokenizer.json"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(path: Path) -> Tokenizer:
+    return Tokenizer(path)
+
+
+def test_no_sentence_is_on_both_sides(corpus: Corpus) -> None:
+    assert corpus.sentences and corpus.valid_sentences
+    assert not set(corpus.sentences) & set(corpus.valid_sentences)
+    assert not {row.d_text for row in corpus.train["tatoeba"]} & {row.d_text for row in corpus.valid["tatoeba"]}
+    assert sum(held_out(str(i)) for i in range(5000)) == pytest.approx(500, abs=80)
+
+
+def test_prompts_take_few_tokens(tokenizer: Tokenizer) -> None:
+    ids = to_ids(embedding_prompt(EMBED_INSTRUCTION, ["a"]), tokenizer)
+    assert len(ids) <= 22
+    assert tokenizer.decode(list(tokenizer.encode("Größe 価格"))) == "Größe 価格"
+    assert tokenizer.word_id("yes") != tokenizer.word_id("no")
+    assert len(tokenizer.added_tokens) == 26
+
+
+# --- labels of cells -------------------------------------------------------------------------------------------------
+
+
+def cells_of(labels: Targets, ids: set[int]) -> set[int]:
+    """Rows that are asked for one of these tokens."""
+    return {int(row) for row, label in zip(labels.rows, labels.classes, strict=True) if int(label) in ids}
+
+
+def test_a_written_word_is_the_label_of_its_cells(tokenizer: Tokenizer) -> None:
+    rng = random.Random(0)
+    page = drawing.draw_page(rng, ["river"], 128, 64, size=(20, 20), plain=True)
+    tokens, letters, _ = targets(page, Speller(tokenizer), rng)
+    word = page.words[0]
+    touched = {
+        r * 4 + c
+        for r in range(int(word.top // 32), int(word.bottom // 32) + 1)
+        for c in range(int(word.left // 32), int(word.right // 32) + 1)
+    }
+    found = cells_of(tokens, set(tokenizer.encode(" river")))
+    assert found and found <= touched
+    for labels in (tokens, letters):
+        sums = np.zeros(labels.rows.max() + 1)
+        np.add.at(sums, labels.rows, labels.weights)
+        assert sums[np.unique(labels.rows)] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_shapes_cells_are_asked_for_colour_and_shape(tokenizer: Tokenizer) -> None:
+    rng = random.Random(1)
+    page = drawing.scene_page(rng, Scene((Group("circle", "red", size="large", place="in the middle"),)), 128, 128)
+    (word,) = page.words
+    assert word.whole and word.text == "red circle"
+    tokens, letters, grams = targets(page, Speller(tokenizer), rng)
+    names = {*tokenizer.encode(" red"), *tokenizer.encode(" circle")}
+    middle = int((word.top + word.bottom) / 2 // 32) * 4 + int((word.left + word.right) / 2 // 32)
+    assert {int(c) for r, c in zip(tokens.rows, tokens.classes, strict=True) if r == middle} == names
+    for token in names:
+        assert len(cells_of(tokens, {token})) >= 4
+    assert set(letters.classes) <= {NOTHING} and set(grams.classes) <= {NO_GRAM}, "nothing is written in a shape"
+
+
+def test_a_letter_that_grows_when_made_small_moves_no_other() -> None:
+    assert [(GRAMS[gram], place) for gram, place in grams(" İa")] == [("a", 1)]
+    assert [(GRAMS[gram], place) for gram, place in grams(" Ba")] == [("b", 0), ("_b", 0), ("a", 1), ("ba", 1)]
+
+
+def test_letters_and_pairs_are_asked_for_where_the_font_puts_them(tokenizer: Tokenizer) -> None:
+    rng = random.Random(4)
+    page = drawing.draw_page(rng, ["illwww"], 256, 64, size=(24, 24), plain=True)
+    (word,) = page.words
+    assert word.edges[0] == word.left and word.edges[-1] == pytest.approx(word.right)
+    assert word.edges[3] < word.left + 0.4 * (word.right - word.left), "narrow letters take less than their share"
+    places = {GRAMS[gram]: at for gram, at in grams_at(word)}
+    assert word.edges[0] < places["_i"] == places["i"] < word.edges[1] == places["il"]
+    labels = targets(page, Speller(tokenizer), rng)[2]
+    row = int((word.top + word.bottom) / 2 // 32)
+    for gram in ("_i", "il", "lw"):
+        cells = cells_of(labels, {GRAM_INDEX[gram]})
+        assert row * 8 + int(places[gram] // 32) in cells and {cell % 8 for cell in cells} == {int(places[gram] // 32)}
+
+
+def test_a_ruled_page_has_each_line_in_one_row_of_cells(tokenizer: Tokenizer) -> None:
+    rng = random.Random(2)
+    texts = ["the river crosses the old garden by the bridge", "a letter for the camera"]
+    page = drawing.draw_page(rng, texts, 128, 256, size=(20, 20), plain=True, ruled=True)
+    lines = sorted({word.top for word in page.words})
+    assert len(lines) >= 3
+    assert all(int(word.top // 32) == int(word.bottom // 32) for word in page.words)
+    assert len({int(top // 32) for top in lines}) == len(lines)
+    tokens, _, _ = targets(page, Speller(tokenizer), rng)
+    for token in tokenizer.encode(" camera"):
+        rows = {cell // 4 for cell in cells_of(tokens, {token})}
+        assert rows <= {int(word.top // 32) for word in page.words if token in tokenizer.encode(" " + word.text)}
+
+
+def test_pages_to_look_at_grow_harder(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    looker = Looker(corpus, tokenizer, 0, 100, 300)
+    first, last = looker(0), looker(99)
+    assert set(first.parts) >= {"page", "scene", "emoji", "photo"} and len(first.parts) == 5
+    for look in (first, last):
+        for part in look.parts.values():
+            assert len(part.patches) == sum(t * r * c for t, r, c in part.grids) and part.tokens.rows.max() * 4 < len(
+                part.patches
+            )
+    sizes = {looker(step).parts["page"].grids[0] for step in range(60, 100, 4)}
+    assert max(rows for _, rows, _ in sizes) > max(looker(step).parts["page"].grids[0][1] for step in range(5))
+
+
+def test_looking_at_one_scene_lowers_its_loss(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    rng = random.Random(3)
+    pages = [drawing.scene_page(rng, drawing.random_scene(rng), 96, 96) for _ in range(4)]
+    look = Look(
+        {"scene": labelled(pages, Speller(tokenizer), rng, letters=False)}, np.linspace(0, 0.99, 50, dtype=np.float32)
+    )
+    model = tiny_model(tokenizer.added_tokens)
+    letters, heads, grams = LetterHead(64), WordHead(Bags(VOCAB_SIZE, 96, 0).rows.weight), GramHead(96)
+    parameters = [*model.visual.parameters(), *heads.parameters()]
+    before = looking_loss(model, letters, heads, grams, look)[1]["scene"]
+    losses = descend(lambda: looking_loss(model, letters, heads, grams, look)[0], parameters, 30, 3e-3)
+    assert losses[-1] < 0.7 * losses[0]
+    assert before < 0.4 < 0.5 < looking_loss(model, letters, heads, grams, look)[1]["scene"]
+
+
+def test_looking_at_one_line_teaches_its_letters(tokenizer: Tokenizer) -> None:
+    rng = random.Random(5)
+    pages = [drawing.draw_page(rng, ["river garden"], 128, 32, size=(18, 18), plain=True) for _ in range(3)]
+    part = labelled(pages, Speller(tokenizer), rng, letters=True)
+    look = Look({"page": part}, np.linspace(0, 0.99, 50, dtype=np.float32))
+    model, grams = tiny_model(tokenizer.added_tokens), GramHead(96)
+    heads = (LetterHead(64), WordHead(Bags(VOCAB_SIZE, 96, 0).rows.weight), grams)
+    parameters = [*model.visual.parameters(), *(p for head in heads for p in head.parameters())]
+    before = looking_loss(model, *heads, look)[1]["page_spelled"]
+    descend(lambda: looking_loss(model, *heads, look)[0], parameters, 60, 3e-3)
+    assert before < 0.5 < 0.9 < looking_loss(model, *heads, look)[1]["page_spelled"]
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sources(corpus: Corpus, tokenizer: Tokenizer) -> Sources:
+    return Sources(corpus, tokenizer, 0)
+
+
+def test_bags_learn_to_translate(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy language whose words are the English ones backwards."""
+    monkeypatch.setattr(words, "SHARES", {"tatoeba": 1.0})
+    bags, rng = Bags(VOCAB_SIZE, 32, 0), np.random.default_rng(0)
+    before = words_step(bags, sources.batch(rng, 24))[1]["accuracy"]
+    losses = descend(lambda: words_step(bags, sources.batch(rng, 24))[0], bags.parameters(), 120, 0.02)
+    assert before < 0.5 < 0.75 < words_step(bags, sources.batch(rng, 24))[1]["accuracy"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_words_spelled_alike_lie_together_before_anything_is_learned(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    told = spelled(tokenizer, VOCAB_SIZE, 256, rarity(corpus.sentences))
+    bags = Bags(VOCAB_SIZE, 256, 0, told)
+    assert torch.equal(bags.table(), bags.rows.weight + told)
+    assert dict(bags.named_parameters()).keys() == {"rows.weight", "weights.weight"}, "how it is spelled stays"
+    torch.nn.init.zeros_(bags.rows.weight)
+    ids = [np.asarray(tokenizer.encode(text), np.int64) for text in (" garden", " gardens", " bicycle")]
+    near, far = bags(ids)[0] @ bags(ids)[1], bags(ids)[0] @ bags(ids)[2]
+    assert near > 0.6 > 0.3 > far
+
+
+def test_half_of_a_sentence_finds_the_sentence(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "SHARES", {"half": 1.0})
+    batch = sources.batch(np.random.default_rng(0), 40)
+    assert batch.task == "half" and len(batch.first) == len(batch.second) == 40
+    known = {tuple(ids) for ids in sources.sentences}
+    for part, whole in zip(batch.first, batch.second, strict=True):
+        assert tuple(whole) in known
+        left = iter(whole.tolist())
+        assert len(part) and all(token in left for token in part.tolist()), "tokens of the sentence, in its order"
+    assert sum(map(len, batch.first)) == pytest.approx(0.5 * sum(map(len, batch.second)), rel=0.15)
+
+
+def test_a_batch_has_every_answer_once(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "SHARES", {"banking77": 1.0})
+    monkeypatch.setattr(words, "DROPPED", 0.0)
+    batch = sources.batch(np.random.default_rng(0), 40)
+    answers = [tuple(ids) for ids in batch.second]
+    assert 1 < len(answers) == len(set(answers)) <= 5
+
+
+def test_the_decoder_learns_to_say_the_bags(corpus: Corpus, data: Path, path: Path) -> None:
+    tokenizer = Tokenizer(path)
+    batch = Imitating(data, path, 0, 8)()(0)
+    model, bags = tiny_model(tokenizer.added_tokens), Bags(VOCAB_SIZE, 96, 0).requires_grad_(False)
+    imitation.settle(model, bags)
+    before = imitation_step(model, bags, batch)[1]
+    descend(lambda: imitation_step(model, bags, batch)[0], model.language_model.parameters(), 40, 3e-3)
+    after = imitation_step(model, bags, batch)[1]
+    assert after["texts"] < 0.1, "a mean cosine over 0.9"
+    assert set(after) == {"texts", "page", "line"} and all(after[kind] < before[kind] for kind in after)
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_task_of_a_stage_can_be_drawn(corpus: Corpus, stage: str) -> None:
+    maker = Maker(corpus)
+    for task in STAGES[stage].task:
+        examples = maker.tasks[task.name](random.Random(task.name), 6)
+        assert 2 <= len(examples) <= 6 or task.name in ("photo", "banking77"), task.name
+        for example in examples:
+            assert example.key and example.query.text
+            if stage in ("s0", "s1"):
+                assert len(example.negatives) >= task.negatives, task.name
+    raw = tomllib.loads((recipe.FILES / f"{stage}.toml").read_text(encoding="utf-8"))
+    assert len({task["name"] for task in raw["task"]}) == len(raw["task"])
+
+
+def test_half_keeps_order() -> None:
+    text = "one red bird sings in the old green tree"
+    kept = half(random.Random(1), text).split()
+    said = text.split()
+    assert len(kept) == len(said) // 2
+    assert [said.index(word) for word in kept] == sorted(said.index(word) for word in kept)
+
+
+def test_an_edited_scene_has_another_caption() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        scene = drawing.random_scene(rng)
+        edited, said = drawing.edit_scene(rng, scene)
+        assert edited.caption() != scene.caption()
+        assert said.startswith("the same, but")
+
+
+def test_no_of_a_thing_draws_none_and_its_edit_draws_some() -> None:
+    scene = Scene((Group("star", "red", count=2), Group("ring", "blue", count=0)))
+    assert scene.caption() == "two red stars and no blue rings"
+    drawn = [word.text for word in drawing.scene_page(random.Random(0), scene, 128, 128).words]
+    assert drawn == ["red star", "red star"]
+    came = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        edited, said = drawing.edit_scene(rng, scene)
+        if edited.groups[1] != scene.groups[1]:
+            came += 1
+            count = edited.groups[1].count
+            shown = [word.text for word in drawing.scene_page(rng, edited, 128, 128).words]
+            assert count > 0 and shown.count("blue ring") == count and "ring" in said
+    assert came > 5
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def flat(value: Any) -> Iterator[object]:
+    """All that a batch holds, one after the other."""
+    if isinstance(value, np.ndarray):
+        yield value.shape, value.tobytes()
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from flat(part)
+    elif isinstance(value, dict):
+        yield from flat(list(value.items()))
+    elif dataclasses.is_dataclass(value):
+        yield from flat([getattr(value, field.name) for field in dataclasses.fields(value)])
+    else:
+        yield value
+
+
+@pytest.mark.parametrize("name", ["words", "looking", "imitation", "s1", "reranker", "s2"])
+def test_a_step_is_the_same_whoever_draws_it(data: Path, path: Path, name: str) -> None:
+    source: Any = {
+        "words": lambda: Bagging(data, path, 5, 16),
+        "looking": lambda: Looking(data, path, 5, 100, 200),
+        "imitation": lambda: Imitating(data, path, 5, 16),
+    }.get(name)
+    if source is None:
+        stage = recipe.stage_file(name, Path("out"), recipe.Scale(batch=0.05))
+        role: Any = "reranker" if name == "reranker" else "embedder"
+        source = Drawn(data, path, stage.task, role, 5, distilled=path if name == "s2" else None)
+    else:
+        source = source()
+    make, again = source(), pickle.loads(pickle.dumps(source))()  # as another process gets it
+    seven = list(flat(make(7)))
+    make(8)
+    assert list(flat(make(7))) == seven == list(flat(again(7)))
+    assert list(flat(make(8))) != seven
+    if isinstance(source, Drawn):
+        mixed = make(7)
+        assert len({part.task for part in mixed.parts}) == len(mixed.parts) == 4
+        assert mixed.task == "+".join(part.task for part in mixed.parts)
+        told = {part.task for part, shown in zip(mixed.parts, mixed.shown, strict=True) if shown is not None}
+        assert told == {part.task for part in mixed.parts} & {"page", "line"}
+        if name == "reranker":
+            assert all(min(part.groups) > 1 for part in mixed.parts)
+        if name == "s2":
+            assert [len(pack.lengths) for pack in mixed.pairs] == [
+                len(part.queries[0].lengths) + len(part.owner) for part in mixed.parts
+            ]
