@@ -10,24 +10,29 @@ True
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline import builtin
+from sightline.engine.features import FeatureCache
 from sightline.engine.feed import ahead, shown
-from sightline.engine.loading import Loaded, card, load
-from sightline.engine.runner import Engine, State
+from sightline.engine.loading import Loaded, card, keep_features, load
+from sightline.engine.queue import Queue, SharedEngine
+from sightline.engine.runner import Engine, State, is_vector
+from sightline.engine.turns import Lane
 from sightline.errors import InputError, ItemError, SightlineError
 from sightline.media.reader import Reader
 from sightline.model.weights import Source, find
-from sightline.prep.prepare import Budgets, Preparer
+from sightline.prep.prepare import Budgets, Prepared, Preparer
 from sightline.prep.prompt import EMBED_INSTRUCTION
 from sightline.protocols import ItemLike
-from sightline.settings import Settings
+from sightline.settings import ON_DEVICE, Settings
 from sightline.types import Item, ModelCard, Precision
-from sightline.vectors import convert, shorten
+from sightline.vectors import convert, shorten, unit
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +41,15 @@ if TYPE_CHECKING:
 class Embedder:
     """An embedding model. Made by ``Embedder.load``."""
 
-    def __init__(self, loaded: Loaded, settings: Settings) -> None:
-        self._preparer = Preparer(loaded.tokenizer, Reader(settings), loaded.budgets)
+    def __init__(self, loaded: Loaded, settings: Settings, *, is_adjustable: bool = False) -> None:
+        keep_features(loaded, settings)
+        self._is_adjustable = is_adjustable
+        self._preparer = Preparer(
+            loaded.tokenizer, Reader(settings), loaded.budgets, resizes=settings.resize != ON_DEVICE
+        )
         # an embedder seldom sees a picture twice: it keeps features only for a reranker that shares its vision tower
         self._engine = Engine(loaded.network, cache_bytes=0)
+        self._through: Engine | SharedEngine = self._engine
         self._card = card(loaded, dim=loaded.network.config.text.hidden_size, instruction=EMBED_INSTRUCTION)
 
     @classmethod
@@ -56,6 +66,7 @@ class Embedder:
         total_pixels: int = 7_864_320,
         fps: float = 1.0,
         max_frames: int = 64,
+        quality: str | None = None,
         settings: Settings | None = None,
     ) -> Embedder:
         """Reads a checkpoint in the published layout.
@@ -70,6 +81,9 @@ class Embedder:
             total_pixels: area of all frames of a list of frames together.
             fps: frames per second taken from a video file.
             max_frames: most frames of one video.
+            quality: ``fast``, ``balanced`` or ``full``: 256, 768 or 1,800 tokens for a picture at most, and as much
+                less for a video; None leaves the budgets above as they are. An index of ``Library`` brings its own
+                quality where neither this nor a budget is given.
             settings: limits for media; None takes the defaults.
 
         Raises:
@@ -84,13 +98,51 @@ class Embedder:
             fps=fps,
             max_frames=max_frames,
         )
+        is_adjustable = not quality and budgets == Budgets(max_length=max_length)
+        if quality:
+            budgets = budgets.at(quality)
         source = Source("builtin", "", builtin.path("embedder")) if model == "builtin" else find(model, revision)
-        return cls(load(source, budgets, device=device, dtype=dtype), settings or Settings())
+        loaded = load(source, budgets, device=device, dtype=dtype)
+        return cls(loaded, settings or Settings(), is_adjustable=is_adjustable)
+
+    def shared(self, queue: Queue, lane: Lane = "query") -> Embedder:
+        """The same model, run by a queue that takes its turns among many callers; any thread may call it.
+
+        Args:
+            queue: runs the model. What is not shared through it may then no longer be called.
+            lane: ``query`` when somebody waits for the vectors, ``bulk`` when they may come later.
+        """
+        view = copy(self)
+        view._through = SharedEngine(queue, self._engine, lane)
+        return view
+
+    def at(self, quality: str) -> Embedder:
+        """The same weights at a quality, as ``load`` takes it.
+
+        Raises:
+            ConfigError: no such quality.
+        """
+        view = copy(self)
+        view._is_adjustable = False
+        view._preparer = self._preparer.at(quality)
+        budgets = view._preparer.budgets
+        view._card = replace(self._card, max_pixels=budgets.max_pixels, total_pixels=budgets.total_pixels)
+        return view
+
+    @property
+    def is_adjustable(self) -> bool:
+        """Whether neither a quality nor a budget was asked for, so that an index may bring its own."""
+        return self._is_adjustable
 
     @property
     def card(self) -> ModelCard:
         """What decides the vectors."""
         return self._card
+
+    @property
+    def cache(self) -> FeatureCache:
+        """The vision features it remembers, shared with models of the same vision tower."""
+        return self._engine.features
 
     @property
     def device(self) -> str:
@@ -151,7 +203,7 @@ class Embedder:
         Media are decoded in a thread while the model works.
 
         Yields:
-            a vector (E,), or the error of that item alone.
+            a vector (E,), or the error of that item alone: ``nan`` where the model gives no direction even in float32.
         """
         convert(
             shorten(np.ones((1, self.card.dim), np.float32), dim), precision
@@ -159,10 +211,10 @@ class Embedder:
         for position, state in enumerate(self._states(items, instruction)):
             if isinstance(state, SightlineError):
                 yield ItemError.of(position, state)
-            elif not np.isfinite(state).all() or not state.any():
-                yield ItemError(position, "nan")
-            else:
-                yield convert(shorten(state / np.linalg.norm(state), dim), precision)
+                continue
+            whole = unit(state)
+            cut = whole if whole is None or dim in (None, len(whole)) else unit(whole[:dim])
+            yield ItemError(position, "nan") if cut is None else convert(cut, precision)
 
     def hidden(self, items: Sequence[ItemLike], *, instruction: str | None = None) -> NDArray[np.float32]:
         """Final hidden states of the pooled tokens before they are set to length 1.
@@ -177,9 +229,14 @@ class Embedder:
         for position, state in enumerate(self._states(items, instruction)):
             if isinstance(state, SightlineError):
                 raise ItemError.of(position, state)
+            if not is_vector(state):
+                raise ItemError(position, "nan")
             rows.append(state)
         return np.stack(rows) if rows else np.zeros((0, self.card.dim), np.float32)
 
     def _states(self, items: Iterable[ItemLike], instruction: str | None) -> Iterator[State | SightlineError]:
-        prompts = ahead(lambda value: self._preparer.embedding(Item.of(value), instruction=instruction), items)
-        return self._engine.stream(prompts)
+        def prepare(value: ItemLike) -> Prepared:
+            with self._through.preparing():
+                return self._preparer.embedding(Item.of(value), instruction=instruction)
+
+        return self._through.stream(ahead(prepare, items))

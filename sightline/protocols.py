@@ -57,6 +57,25 @@ class EmbeddingModel(Protocol):
 
 
 @runtime_checkable
+class AdjustableModel(EmbeddingModel, Protocol):
+    """An embedder that can be shown less of a picture than it could be."""
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, such as ``cpu`` or ``cuda:0``."""
+        ...
+
+    @property
+    def is_adjustable(self) -> bool:
+        """Whether its caller left open how much of a picture it is shown, so that an index may say so."""
+        ...
+
+    def at(self, quality: str) -> EmbeddingModel:
+        """The same weights at a quality: a name of ``types.QUALITIES``."""
+        ...
+
+
+@runtime_checkable
 class RerankingModel(Protocol):
     """Judges how well documents answer a query."""
 

@@ -10,22 +10,26 @@ True
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline import builtin
+from sightline.engine.features import FeatureCache
 from sightline.engine.feed import ahead
-from sightline.engine.loading import Loaded, card, load
-from sightline.engine.runner import Engine
+from sightline.engine.loading import Loaded, card, keep_features, load
+from sightline.engine.queue import Queue, SharedEngine
+from sightline.engine.runner import Engine, is_vector
+from sightline.engine.turns import Lane
 from sightline.errors import InputError, ItemError, SightlineError
 from sightline.media.reader import Reader
 from sightline.model.weights import Source, find
 from sightline.prep.prepare import Budgets, Prepared, Preparer
 from sightline.prep.prompt import RERANK_INSTRUCTION
 from sightline.protocols import ItemLike
-from sightline.settings import Settings
+from sightline.settings import ON_DEVICE, Settings
 from sightline.types import Item, ModelCard
 
 if TYPE_CHECKING:
@@ -36,8 +40,12 @@ class Reranker:
     """A reranking model. Made by ``Reranker.load``."""
 
     def __init__(self, loaded: Loaded, settings: Settings, *, default_instruction: str = RERANK_INSTRUCTION) -> None:
-        self._preparer = Preparer(loaded.tokenizer, Reader(settings), loaded.budgets)
+        keep_features(loaded, settings)
+        self._preparer = Preparer(
+            loaded.tokenizer, Reader(settings), loaded.budgets, resizes=settings.resize != ON_DEVICE
+        )
         self._engine = Engine(loaded.network, cache_bytes=512 * 2**20)
+        self._through: Engine | SharedEngine = self._engine
         yes, no = (loaded.tokenizer.word_id(word) for word in ("yes", "no"))
         rows = loaded.checkpoint.head_rows((yes, no)).numpy()
         self._direction: NDArray[np.float32] = rows[0] - rows[1]
@@ -58,6 +66,7 @@ class Reranker:
         total_pixels: int = 7_864_320,
         fps: float = 1.0,
         max_frames: int = 64,
+        quality: str | None = None,
         settings: Settings | None = None,
     ) -> Reranker:
         """Reads a checkpoint in the published layout; arguments and errors as in ``Embedder.load``."""
@@ -69,13 +78,26 @@ class Reranker:
             fps=fps,
             max_frames=max_frames,
         )
+        if quality:
+            budgets = budgets.at(quality)
         source = Source("builtin", "", builtin.path("reranker")) if model == "builtin" else find(model, revision)
         return cls(load(source, budgets, device=device, dtype=dtype), settings or Settings())
+
+    def shared(self, queue: Queue, lane: Lane = "query") -> Reranker:
+        """The same model, run by a queue; see ``Embedder.shared``. The queue of the embedder will do, and should."""
+        view = copy(self)
+        view._through = SharedEngine(queue, self._engine, lane)
+        return view
 
     @property
     def card(self) -> ModelCard:
         """What decides the scores."""
         return self._card
+
+    @property
+    def cache(self) -> FeatureCache:
+        """The vision features it remembers, shared with models of the same vision tower."""
+        return self._engine.features
 
     @property
     def device(self) -> str:
@@ -144,15 +166,17 @@ class Reranker:
         if isinstance(documents, (str, Item, dict)):
             raise InputError("documents are a list of items; put the one document into a list")
         system = query.instruction or instruction or self._instruction
-        question = self._preparer.read(query)
+        with self._through.preparing():
+            question = self._preparer.read(query)
 
         def prepare(document: ItemLike) -> Prepared:
-            return self._preparer.pair(question, self._preparer.read(Item.of(document)), instruction=system)
+            with self._through.preparing():
+                return self._preparer.pair(question, self._preparer.read(Item.of(document)), instruction=system)
 
-        for position, state in enumerate(self._engine.stream(ahead(prepare, documents), shared=True)):
+        for position, state in enumerate(self._through.stream(ahead(prepare, documents), shared=True)):
             if isinstance(state, SightlineError):
                 yield ItemError.of(position, state)
-            elif not np.isfinite(state).all():
-                yield ItemError(position, "nan")
+            elif is_vector(state) and np.isfinite(odds := float(state @ self._direction)):
+                yield odds
             else:
-                yield float(state @ self._direction)
+                yield ItemError(position, "nan")

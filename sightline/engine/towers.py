@@ -8,11 +8,14 @@ which saves its memory, and both share the features made with it: a picture embe
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from itertools import zip_longest
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
 from sightline.engine.features import FeatureCache
+from sightline.model.packed import PackedLinear
 from sightline.model.vision import VisionTower
 from sightline.model.vl import QwenVL
 
@@ -42,5 +45,17 @@ def cache_of(tower: VisionTower, max_bytes: int) -> FeatureCache:
 def _equal(first: VisionTower, second: VisionTower) -> bool:
     if first.config != second.config:
         return False
-    pairs = zip(first.parameters(), second.parameters(), strict=True)
-    return all(a.device == b.device and a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+    pairs = zip_longest(_tensors(first), _tensors(second), fillvalue=("", torch.empty(0)))
+    return all(
+        one == other and a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+        for (one, a), (other, b) in pairs
+    )
+
+
+def _tensors(tower: VisionTower) -> Iterator[tuple[str, torch.Tensor]]:
+    # a tower with int8 weights holds buffers in place of parameters
+    yield from tower.named_parameters()
+    yield from tower.named_buffers()
+    for name, module in tower.named_modules():
+        if isinstance(module, PackedLinear):
+            yield name, module.dense()

@@ -7,6 +7,7 @@ is one row of T tokens, ``lengths`` says where its segments end, and no segment 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Final
 
 import torch
@@ -17,6 +18,10 @@ PADDED_FROM: Final = 512
 """Queries from which padding beats a mask."""
 BLOCK_QUERIES: Final = 128
 """Queries whose scores are held at a time: they stay in a core's cache."""
+BLOCKS_FROM: Final = 512
+"""Tokens of a segment from which blocks beat the fused kernel; many short segments are faster as one batched call."""
+CAUSAL_BLOCKS_FROM: Final = 48
+"""The same for causal attention, where the fused kernel computes a masked square after a prefix."""
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (T, Hkv, D)."""
@@ -39,15 +44,23 @@ def attention(
     Returns:
         (T, H, D).
     """
-    if not causal and prefix is None and q.dtype == torch.bfloat16 and q.device.type == "cpu":
+    narrow_cpu = q.dtype == torch.bfloat16 and q.device.type == "cpu"
+    if narrow_cpu and not causal and prefix is None and max(lengths) >= BLOCKS_FROM:
         return _attention_in_blocks(q, k, v, lengths)
     repeat = q.shape[1] // k.shape[1]
     out = []
-    for start, length, count in _equal_runs(lengths):
-        rows = slice(start, start + length * count)
-        queries = q[rows].view(count, length, *q.shape[1:]).transpose(1, 2)
-        keys = _with_prefix(k[rows].view(count, length, *k.shape[1:]), prefix, 0, repeat)
-        values = _with_prefix(v[rows].view(count, length, *v.shape[1:]), prefix, 1, repeat)
+    runs = list(_equal_runs(lengths))
+    sizes = [length * count for length, count in runs]
+    # split, not sliced: the gradient of a slice is a whole tensor of zeros
+    parts = zip(*(torch.split(x, sizes) for x in (q, k, v)), strict=True)
+    for (length, count), (q_run, k_run, v_run) in zip(runs, parts, strict=True):
+        if causal and narrow_cpu and length >= CAUSAL_BLOCKS_FROM:
+            segments = zip(*(torch.split(part, length) for part in (q_run, k_run, v_run)), strict=True)
+            out += [_causal_in_blocks(query, key, value, prefix) for query, key, value in segments]
+            continue
+        queries = q_run.view(count, length, *q.shape[1:]).transpose(1, 2)
+        keys = _with_prefix(k_run.view(count, length, *k.shape[1:]), prefix, 0, repeat)
+        values = _with_prefix(v_run.view(count, length, *v.shape[1:]), prefix, 1, repeat)
         if causal and prefix is not None and length > 1:
             result = _causal_after_prefix(queries, keys, values)
         else:
@@ -93,38 +106,46 @@ def attention_last(
     """
     repeat = q.shape[1] // k.shape[1]
     out = []
-    first = 0
-    for start, length, count in _equal_runs(lengths):
-        rows, segments = slice(start, start + length * count), slice(first, first + count)
-        keys = _with_prefix(k[rows].view(count, length, *k.shape[1:]), prefix, 0, repeat)
-        values = _with_prefix(v[rows].view(count, length, *v.shape[1:]), prefix, 1, repeat)
-        out.append(F.scaled_dot_product_attention(q[segments, :, None], keys, values)[:, :, 0])
-        first += count
+    runs = list(_equal_runs(lengths))
+    sizes = [length * count for length, count in runs]
+    queries = torch.split(q, [count for _, count in runs])
+    parts = zip(queries, torch.split(k, sizes), torch.split(v, sizes), strict=True)
+    for (length, count), (q_run, k_run, v_run) in zip(runs, parts, strict=True):
+        keys = _with_prefix(k_run.view(count, length, *k.shape[1:]), prefix, 0, repeat)
+        values = _with_prefix(v_run.view(count, length, *v.shape[1:]), prefix, 1, repeat)
+        out.append(F.scaled_dot_product_attention(q_run[:, :, None], keys, values)[:, :, 0])
     return torch.cat(out)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last axis: variance in float32, weight applied in the dtype of ``x``."""
     wide = x.float()
-    return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+    # the norm reads the numbers once; their squares as a tensor would be written, read and given back
+    mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / x.shape[-1]
+    return (wide * torch.rsqrt(mean + eps)).to(x.dtype).mul_(weight)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding, halves convention: x (T, H, D) with cos, sin (T, D)."""
+Turn = tuple[Tensor, Tensor]
+"""Cosines and signed sines of each token's angles, each (T, D); made by ``turn``."""
+
+
+def turn(angles: Tensor, dtype: torch.dtype) -> Turn:
+    """What ``rotate`` needs of angles (T, D / 2) float32: sines have the sign of their half already."""
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+
+
+def rotate(x: Tensor, by: Turn) -> Tensor:
+    """Rotary embedding of x (T, H, D), halves convention."""
+    cos, sin = by
     first, second = x.chunk(2, -1)
-    return x * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
+    return (x * cos[:, None]).addcmul_(torch.cat([second, first], -1), sin[:, None])
 
 
-def _equal_runs(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(first row, length, how many) of neighbouring segments of equal length."""
-    start = index = 0
-    while index < len(lengths):
-        count = 1
-        while index + count < len(lengths) and lengths[index + count] == lengths[index]:
-            count += 1
-        yield start, lengths[index], count
-        start += lengths[index] * count
-        index += count
+def _equal_runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(length, how many) of neighbouring segments of equal length."""
+    for length, group in groupby(lengths):
+        yield length, len(list(group))
 
 
 def _with_prefix(x: Tensor, prefix: KeyValue | None, which: int, repeat: int) -> Tensor:
@@ -164,3 +185,28 @@ def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]
         blocks = torch.split(queries.transpose(0, 1), BLOCK_QUERIES, 1)
         out += [((block @ scaled).softmax(-1) @ held).transpose(0, 1) for block in blocks]
     return torch.cat(out)
+
+
+def _causal_in_blocks(q: Tensor, k: Tensor, v: Tensor, prefix: KeyValue | None) -> Tensor:
+    """Causal attention of one segment in bf16 on a CPU: a block of queries at a time, and only the keys it sees.
+
+    The query heads of one key head stand as rows of one product, so that no key is repeated.
+    """
+    length, num_heads, head_dim = q.shape
+    num_kv = k.shape[1]
+    if prefix is not None:
+        k, v = torch.cat([prefix[0], k]), torch.cat([prefix[1], v])
+    before, repeat = len(k) - length, num_heads // num_kv
+    keys, values = (k * head_dim**-0.5).permute(1, 2, 0), v.transpose(0, 1)
+    queries = q.view(length, num_kv, repeat, head_dim).permute(1, 2, 0, 3)
+    out = []
+    for start in range(0, length, BLOCK_QUERIES):
+        end = min(start + BLOCK_QUERIES, length)
+        rows = queries[:, :, start:end].reshape(num_kv, repeat * (end - start), head_dim)
+        scores = torch.bmm(rows, keys[:, :, : before + end]).view(num_kv, repeat, end - start, before + end)
+        later = torch.ones(end - start, end - start, dtype=torch.bool, device=q.device).triu(1)
+        scores[..., before + start :].masked_fill_(later, float("-inf"))
+        weights = scores.view(num_kv, repeat * (end - start), before + end).softmax(-1)
+        mixed = torch.bmm(weights, values[:, : before + end])
+        out.append(mixed.view(num_kv, repeat, end - start, head_dim))
+    return torch.cat(out, 2).permute(2, 0, 1, 3).reshape(length, num_heads, head_dim)

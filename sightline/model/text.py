@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sightline.model.config import TextConfig
-from sightline.model.ops import KeyValue, attention, attention_last, rms_norm, rotate
+from sightline.model.ops import KeyValue, Turn, attention, attention_last, rms_norm, rotate, turn
 
 
 class RmsNorm(nn.Module):
@@ -35,6 +35,8 @@ class DecoderAttention(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
+        self.attention_dtype: torch.dtype | None = None
+        """Of the attention alone; None is that of the rest."""
         self.q_proj = nn.Linear(config.hidden_size, config.num_heads * config.head_dim, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, config.num_kv_heads * config.head_dim, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, config.num_kv_heads * config.head_dim, bias=False)
@@ -42,14 +44,16 @@ class DecoderAttention(nn.Module):
         self.q_norm = RmsNorm(config.head_dim, config.rms_norm_eps)
         self.k_norm = RmsNorm(config.head_dim, config.rms_norm_eps)
 
-    def queries(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def queries(self, x: Tensor, by: Turn) -> Tensor:
         """(T, C) -> (T, H, D), normalised and rotated."""
-        return rotate(self.q_norm(self.q_proj(x).view(len(x), -1, self.head_dim)), cos, sin)
+        queries = rotate(self.q_norm(self.q_proj(x).view(len(x), -1, self.head_dim)), by)
+        return queries.to(self.attention_dtype or x.dtype)
 
-    def keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> KeyValue:
+    def keys_values(self, x: Tensor, by: Turn) -> KeyValue:
         """(T, C) -> keys, normalised and rotated, and values, each (T, Hkv, D)."""
-        keys = rotate(self.k_norm(self.k_proj(x).view(len(x), -1, self.head_dim)), cos, sin)
-        return keys, self.v_proj(x).view(len(x), -1, self.head_dim)
+        keys = rotate(self.k_norm(self.k_proj(x).view(len(x), -1, self.head_dim)), by)
+        dtype = self.attention_dtype or x.dtype
+        return keys.to(dtype), self.v_proj(x).view(len(x), -1, self.head_dim).to(dtype)
 
 
 class DecoderMlp(nn.Module):
@@ -76,27 +80,25 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int], prefix: KeyValue | None
-    ) -> tuple[Tensor, KeyValue]:
+    def forward(self, x: Tensor, by: Turn, lengths: Sequence[int], prefix: KeyValue | None) -> tuple[Tensor, KeyValue]:
         """(T, C) -> (T, C), with the keys and values it made."""
         normed = self.input_layernorm(x)
-        keys, values = self.self_attn.keys_values(normed, cos, sin)
-        queries = self.self_attn.queries(normed, cos, sin)
+        keys, values = self.self_attn.keys_values(normed, by)
+        queries = self.self_attn.queries(normed, by)
         mixed = attention(queries, keys, values, lengths, causal=True, prefix=prefix)
         return self._rest(x, mixed), (keys, values)
 
     def forward_last(
-        self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int], prefix: KeyValue | None, last: Tensor
+        self, x: Tensor, by: Turn, lengths: Sequence[int], prefix: KeyValue | None, last: Tensor
     ) -> Tensor:
         """The same for the last token of each segment only: (T, C) -> (N, C), ``last`` holding their N rows."""
         normed = self.input_layernorm(x)
-        keys, values = self.self_attn.keys_values(normed, cos, sin)
-        queries = self.self_attn.queries(normed[last], cos[last], sin[last])
+        keys, values = self.self_attn.keys_values(normed, by)
+        queries = self.self_attn.queries(normed[last], (by[0][last], by[1][last]))
         return self._rest(x[last], attention_last(queries, keys, values, lengths, prefix=prefix))
 
     def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
-        x = x + self.self_attn.o_proj(mixed.flatten(1))
+        x = x + self.self_attn.o_proj(mixed.flatten(1).to(x.dtype))
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
@@ -133,15 +135,15 @@ class Decoder(nn.Module):
         Returns:
             (N, C) after the final norm.
         """
-        cos, sin = self._rotations(positions, x.dtype)
+        by = self._turn(positions, x.dtype)
         for index, layer in enumerate(self.layers[:-1]):
-            x, _ = layer(x, cos, sin, lengths, None if prefix is None else prefix[index])
+            x, _ = layer(x, by, lengths, None if prefix is None else prefix[index])
             x = _add(x, deepstack, index, visual_rows)
         last = torch.tensor(lengths, device=x.device).cumsum(0) - 1
         final: DecoderLayer = self.layers[-1]  # type: ignore[assignment]
         # what DeepStack would add after the last layer goes to visual tokens, and the pooled token is never one
         return self.norm(  # type: ignore[no-any-return]
-            final.forward_last(x, cos, sin, lengths, None if prefix is None else prefix[-1], last)
+            final.forward_last(x, by, lengths, None if prefix is None else prefix[-1], last)
         )
 
     def keys_values(
@@ -153,18 +155,18 @@ class Decoder(nn.Module):
         visual_rows: Tensor | None = None,
     ) -> list[KeyValue]:
         """Keys and values of one segment for each layer: the ``prefix`` of later calls. Arguments as in ``forward``."""
-        cos, sin = self._rotations(positions, x.dtype)
+        by = self._turn(positions, x.dtype)
         made: list[KeyValue] = []
         for index, layer in enumerate(self.layers[:-1]):
-            x, pair = layer(x, cos, sin, [len(x)], None)
+            x, pair = layer(x, by, [len(x)], None)
             x = _add(x, deepstack, index, visual_rows)
             made.append(pair)
         final: DecoderLayer = self.layers[-1]  # type: ignore[assignment]
-        made.append(final.self_attn.keys_values(final.input_layernorm(x), cos, sin))
+        made.append(final.self_attn.keys_values(final.input_layernorm(x), by))
         return made
 
-    def _rotations(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the interleaved three-axis rotary embedding, each (T, D): float32, then cast."""
+    def _turn(self, positions: Tensor, dtype: torch.dtype) -> Turn:
+        """The interleaved three-axis rotary embedding: float32, then cast."""
         dim, section = self.config.head_dim, self.config.mrope_section
         exponents = torch.arange(0, dim, 2, dtype=torch.float, device=positions.device) / dim
         angles = positions[..., None].float() * (1.0 / self.config.rope_theta**exponents)
@@ -172,8 +174,7 @@ class Decoder(nn.Module):
         for axis in (1, 2):  # slots 1, 4, 7, … turn with the row, 2, 5, 8, … with the column, the rest with time
             slots = slice(axis, section[axis] * 3, 3)
             mixed[:, slots] = angles[axis][:, slots]
-        both = torch.cat([mixed, mixed], -1)
-        return both.cos().to(dtype), both.sin().to(dtype)
+        return turn(mixed, dtype)
 
 
 def _add(x: Tensor, deepstack: Sequence[Tensor], index: int, rows: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sightline.model.config import VisionConfig
-from sightline.model.ops import attention, rotate
+from sightline.model.ops import Turn, attention, rotate, turn
 
 Grid = tuple[int, int, int]
 
@@ -59,16 +59,20 @@ class VisionAttention(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
+        self.attention_dtype: torch.dtype | None = None
+        """Of the attention alone; None is that of the rest."""
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(self, x: Tensor, by: Turn, lengths: Sequence[int]) -> Tensor:
         """(P, C) -> (P, C)."""
         q, k, v = self.qkv(x).view(len(x), 3, self.num_heads, -1).unbind(1)
         # the rotation is done in float32, as in the reference
-        q = rotate(q.float(), cos, sin).to(x.dtype)
-        k = rotate(k.float(), cos, sin).to(x.dtype)
-        return self.proj(attention(q, k, v, lengths, causal=False).flatten(1))  # type: ignore[no-any-return]
+        dtype = self.attention_dtype or x.dtype
+        q = rotate(q.float(), by).to(dtype)
+        k = rotate(k.float(), by).to(dtype)
+        mixed = attention(q, k, v.to(dtype), lengths, causal=False).to(x.dtype)
+        return self.proj(mixed.flatten(1))  # type: ignore[no-any-return]
 
 
 class VisionMlp(nn.Module):
@@ -94,9 +98,9 @@ class VisionBlock(nn.Module):
         self.attn = VisionAttention(config)
         self.mlp = VisionMlp(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(self, x: Tensor, by: Turn, lengths: Sequence[int]) -> Tensor:
         """(P, C) -> (P, C)."""
-        x = x + self.attn(self.norm1(x), cos, sin, lengths)
+        x = x + self.attn(self.norm1(x), by, lengths)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
@@ -149,11 +153,11 @@ class VisionTower(nn.Module):
         """
         x = torch.cat([self.patch_embed(part) for part in patches])
         x = x + torch.cat([self._positions(grid) for grid in grids])
-        cos, sin = self._rotations(grids)
+        by = self._turn(grids)
         lengths = [rows * columns for times, rows, columns in grids for _ in range(times)]
         deepstack: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            x = block(x, cos, sin, lengths)
+            x = block(x, by, lengths)
             if index in self.config.deepstack_layers:
                 deepstack.append(self.deepstack_merger_list[len(deepstack)](x))
         return (self.merger(x), *deepstack)
@@ -167,12 +171,11 @@ class VisionTower(nn.Module):
         corners = weight[index] * mix[..., None]
         return (corners[0] + corners[1] + corners[2] + corners[3]).repeat(times, 1)
 
-    def _rotations(self, grids: Sequence[Grid]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the two-dimensional rotary embedding, each (P, head_dim) float32."""
+    def _turn(self, grids: Sequence[Grid]) -> Turn:
+        """The two-dimensional rotary embedding, float32."""
         device = self.pos_embed.weight.device
         angles = torch.cat([_angles(rows, columns, self.config.head_dim).repeat(t, 1) for t, rows, columns in grids])
-        angles = angles.to(device)
-        return angles.cos(), angles.sin()
+        return turn(angles.to(device), torch.float32)
 
 
 def _block_major(grid: Tensor) -> Tensor:
@@ -196,9 +199,8 @@ def _corners(rows: int, columns: int, side: int) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=256)
 def _angles(rows: int, columns: int, head_dim: int) -> Tensor:
-    """Angles of each patch, (rows x columns, head_dim) float32: row frequencies, column frequencies, both again."""
+    """Angles of each patch, (rows x columns, head_dim / 2) float32: row frequencies, then column frequencies."""
     frequencies = 1.0 / (10_000.0 ** (torch.arange(0, head_dim // 2, 2, dtype=torch.float) / (head_dim // 2)))
     row = _block_major(torch.arange(rows)[:, None].expand(rows, columns)).float()
     column = _block_major(torch.arange(columns)[None, :].expand(rows, columns)).float()
-    half = torch.cat([row[:, None] * frequencies, column[:, None] * frequencies], 1)
-    return torch.cat([half, half], 1)
+    return torch.cat([row[:, None] * frequencies, column[:, None] * frequencies], 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +37,11 @@ PICKLES: Final = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 HEAD: Final = "lm_head.weight"
 TABLE: Final = "model.language_model.embed_tokens.weight"
+TOWER: Final = "model.visual."
 SAMPLE_BYTES: Final = 4096
 """Bytes of each tensor that enter the fingerprint: any training step changes them."""
+AT_A_TIME: Final = 8
+"""Tensors read from one opening of a file: its pages are in memory until all of them are copied."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -162,23 +165,38 @@ class Checkpoint:
         with torch.device("meta"):
             return sum(parameter.numel() for parameter in QwenVL(self.config).parameters())
 
-    def fingerprint(self) -> str:
-        """16 hex digits of a sha256 over the configuration and the beginning of every tensor."""
-        digest = hashlib.sha256(json.dumps(self._json("config.json"), sort_keys=True).encode())
+    def fingerprint(self, tower: bool = False) -> str:
+        """16 hex digits of a sha256 over the configuration and the beginning of every tensor.
+
+        Args:
+            tower: of the vision tower alone.
+        """
+        config = self._json("config.json")
+        shown = config.get("vision_config") if tower else config
+        digest = hashlib.sha256(json.dumps(shown, sort_keys=True).encode())
         for path in sorted(set(self.files.values())):
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(size))
                 header.pop("__metadata__", None)
                 for name, entry in sorted(header.items()):
+                    if tower and not name.startswith(TOWER):
+                        continue
                     begin, end = entry["data_offsets"]
                     file.seek(8 + size + begin)
                     digest.update(f"{name}{entry['dtype']}{entry['shape']}".encode())
                     digest.update(file.read(min(SAMPLE_BYTES, end - begin)))
         return digest.hexdigest()[:16]
 
-    def build(self, device: torch.device, dtype: torch.dtype) -> QwenVL:
+    def build(
+        self, device: torch.device, dtype: torch.dtype, linear: Callable[[nn.Linear], nn.Module] | None = None
+    ) -> QwenVL:
         """The network with its weights, in evaluation mode, no gradients.
+
+        Args:
+            device, dtype: of its tensors.
+            linear: makes of each linear layer what stands in its place, as soon as its weights are read: so that
+                they are in memory once.
 
         Raises:
             WeightsError: a tensor is missing, is of the wrong shape, or has no place in the network.
@@ -196,21 +214,39 @@ class Checkpoint:
         for name, tensor in self._tensors(wanted):
             if tensor.shape != wanted[name]:
                 raise WeightsError(f"{name} is {tuple(tensor.shape)}, not {tuple(wanted[name])}")
-            owner, _, leaf = name.removeprefix("model.").rpartition(".")
-            value = nn.Parameter(tensor.to(device, dtype), requires_grad=False)
-            setattr(model.get_submodule(owner), leaf, value)
+            place, _, leaf = name.removeprefix("model.").rpartition(".")
+            owner = model.get_submodule(place)
+            last = linear is not None and isinstance(owner, nn.Linear) and leaf == "weight"  # a bias comes before
+            # what stays as it was read would keep the pages of its file in memory, those of its neighbours too
+            value = tensor.to(device, dtype, copy=linear is not None and not last)
+            setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
+            if linear and last:
+                above, _, own = place.rpartition(".")
+                setattr(model.get_submodule(above), own, linear(owner))  # type: ignore[arg-type]
         return model.eval()
 
     def _tensors(self, names: dict[str, torch.Size]) -> Iterator[tuple[str, Tensor]]:
-        """Tensors by name; files are opened anew for every 64, so that pages already copied can leave memory."""
+        """Tensors by name; files are opened anew for every few, so that pages already copied can leave memory."""
         by_file: dict[Path, list[str]] = {}
-        for name in sorted(names):
+        for name in sorted(names):  # a bias before its weight
             by_file.setdefault(self.files[name], []).append(name)
         for path, held in sorted(by_file.items()):
-            for first in range(0, len(held), 64):
+            for first in range(0, len(held), AT_A_TIME):
                 with _opened(path) as handle:
-                    for name in held[first : first + 64]:
+                    for name in held[first : first + AT_A_TIME]:
                         yield name, handle.get_tensor(name)
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor as it is stored; the file is closed again, so that its pages can leave memory."""
+        with _opened(self.files[name]) as handle:
+            stored: Tensor = handle.get_tensor(name)
+            return stored
+
+    def described(self, name: str) -> tuple[tuple[int, ...], str]:
+        """Shape and dtype of a tensor without reading it, the dtype in the words of safetensors (``BF16``)."""
+        with _opened(self.files[name]) as handle:
+            stored = handle.get_slice(name)
+            return tuple(stored.get_shape()), str(stored.get_dtype())
 
     def head_rows(self, ids: tuple[int, ...]) -> Tensor:
         """Rows of the language-model head, (len(ids), C) float32.

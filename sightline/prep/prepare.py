@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -44,12 +44,17 @@ from sightline.prep.resize import (
 )
 from sightline.prep.tokens import Tokenizer
 from sightline.protocols import MediaReader
-from sightline.types import Item, Pixels, VideoFrames
+from sightline.types import QUALITIES, TOTAL_PIXELS, Item, Pixels, VideoFrames
 
 logger = logging.getLogger(__name__)
 
 FRAME_LIST_FPS: Final = 2.0
 """Frames per second that qwen_vl_utils ascribes to a list of frames, for the timestamps."""
+MOST_PIXELS: Final = 4_000_000
+"""Of a picture that is left to the device to resize: larger ones would fill the memory while they wait."""
+MOST_VIDEO_PIXELS: Final = 40_000_000
+"""The same for all frames of a video."""
+_NO_PATCHES: Final = np.zeros((0, patching.STILL_WIDTH), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,10 +73,28 @@ class Budgets:
     max_length: int = 8192
     min_pixels: int = 4096
     max_pixels: int = 1_843_200
-    total_pixels: int = 7_864_320
+    total_pixels: int = TOTAL_PIXELS
     frame_pixels: int | None = None
     fps: float = 1.0
     max_frames: int = 64
+
+    def at(self, quality: str) -> Budgets:
+        """The same with no more tokens for a picture, and as much less for a video.
+
+        Args:
+            quality: a name of ``QUALITIES``.
+
+        Raises:
+            ConfigError: another name.
+        """
+        if quality not in QUALITIES:
+            raise ConfigError(f"quality must be one of {', '.join(QUALITIES)}, not {quality!r}")
+        most = QUALITIES[quality]
+        return replace(
+            self,
+            max_pixels=min(self.max_pixels, most),
+            total_pixels=self.total_pixels * most // QUALITIES["full"],
+        )
 
     def __post_init__(self) -> None:
         if self.max_length < 64:
@@ -150,14 +173,27 @@ class Preparer:
     """Turns items into prompts under one set of budgets."""
 
     def __init__(
-        self, tokenizer: Tokenizer, reader: MediaReader, budgets: Budgets, *, layout: VideoLayout = "4.57"
+        self,
+        tokenizer: Tokenizer,
+        reader: MediaReader,
+        budgets: Budgets,
+        *,
+        layout: VideoLayout = "4.57",
+        resizes: bool = True,
     ) -> None:
         self.tokenizer = tokenizer
         self.reader = reader
         self.budgets = budgets
         self.layout = layout
+        self.resizes = resizes
+        """Whether pictures are resized here, as the official code does it; else the engine does it on its device."""
         self._tail = len(to_ids(tail_parts(), tokenizer))
         self._pads = (tokenizer.control("<|image_pad|>"), tokenizer.control("<|video_pad|>"))
+
+    def at(self, quality: str) -> Preparer:
+        """The same with the budgets of a quality; see ``Budgets.at``."""
+        budgets = self.budgets.at(quality)
+        return Preparer(self.tokenizer, self.reader, budgets, layout=self.layout, resizes=self.resizes)
 
     def read(self, item: Item) -> Media:
         """Decodes and resizes the media of an item.
@@ -265,6 +301,8 @@ class Preparer:
         height, width = smart_resize(
             pixels.shape[0], pixels.shape[1], min_pixels=self.budgets.min_pixels, max_pixels=self.budgets.max_pixels
         )
+        if not self.resizes and pixels.shape[0] * pixels.shape[1] <= MOST_PIXELS:
+            return _unresized(pixels[None], (1, height // patching.PATCH, width // patching.PATCH), ())
         return _visual(*patching.image_patches(self.reader.resize(pixels, height, width)), ())
 
     def _clip(self, source: object, item: Item) -> _Clip:
@@ -314,8 +352,18 @@ class Preparer:
             min_pixels=min(FRAME_MIN_PIXELS, most),
             max_pixels=most,
         )
+        if not self.resizes and sum(frame.shape[0] * frame.shape[1] for frame in clip.frames) <= MOST_VIDEO_PIXELS:
+            grid = (len(clip.frames) // patching.FRAMES, height // patching.PATCH, width // patching.PATCH)
+            return _unresized(np.stack(list(clip.frames)), grid, clip.timestamps_s)
         resized = np.stack([self.reader.resize_frame(frame, height, width) for frame in clip.frames])
         return _visual(*patching.video_patches(resized), clip.timestamps_s)
+
+
+def _unresized(frames: NDArray[np.uint8], grid: patching.Grid, timestamps_s: tuple[float, ...]) -> Visual:
+    frames = np.ascontiguousarray(frames)
+    digest = hashlib.blake2b(frames.data, digest_size=16)
+    digest.update(repr((grid, frames.shape, "unresized")).encode())
+    return Visual(_NO_PATCHES, grid, timestamps_s, digest.digest(), frames)
 
 
 def _visual(patches: NDArray[np.uint8], grid: patching.Grid, timestamps_s: tuple[float, ...]) -> Visual:

@@ -49,12 +49,14 @@ class Visual:
         grid: (temporal patches, rows, columns) in patches.
         timestamps_s: seconds of each temporal patch of a video; empty for a picture.
         key: hash of patches and grid, by which vision features are remembered.
+        frames: (F, Y, X, 3) uint8 as decoded, where the model's device is to resize them; there are no patches then.
     """
 
     patches: NDArray[np.uint8]
     grid: Grid
     timestamps_s: tuple[float, ...]
     key: bytes
+    frames: NDArray[np.uint8] | None = None
 
     @property
     def is_video(self) -> bool:

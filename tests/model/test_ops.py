@@ -51,10 +51,28 @@ def test_a_long_segment_after_a_prefix_equals_the_plain_one():
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_full_attention_in_bf16_is_near_float32(groups):
-    lengths = [300, 5, 5]
-    q, k, v = draw(310, 2, 16, 0), draw(310, 2 // groups, 16, 1), draw(310, 2 // groups, 16, 2)
+    lengths = [600, 5, 5]
+    q, k, v = draw(610, 2, 16, 0), draw(610, 2 // groups, 16, 1), draw(610, 2 // groups, 16, 2)
     half = attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), lengths, causal=False)
     torch.testing.assert_close(half.float(), attention_plain(q, k, v, lengths, causal=False), atol=0.03, rtol=0.05)
+
+
+@pytest.mark.parametrize("prefix", [0, 21])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_causal_attention_in_bf16_is_near_float32(groups, prefix):
+    lengths = [300, 48, 48, 5, 129]
+    total = sum(lengths)
+    q, k, v = draw(total, 4, 16, 0), draw(total, 4 // groups, 16, 1), draw(total, 4 // groups, 16, 2)
+    shared = (draw(prefix, 4 // groups, 16, 3), draw(prefix, 4 // groups, 16, 4)) if prefix else None
+    narrow = None if shared is None else (shared[0].bfloat16(), shared[1].bfloat16())
+    half = attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), lengths, causal=True, prefix=narrow)
+    plain = attention_plain(q, k, v, lengths, causal=True, prefix=shared)
+    torch.testing.assert_close(half.float(), plain, atol=0.05, rtol=0.05)
+    later = v.clone()
+    later[250] += 100.0  # in the first segment: what stands before it and the other segments must not change
+    other = attention(q.bfloat16(), k.bfloat16(), later.bfloat16(), lengths, causal=True, prefix=narrow)
+    assert torch.equal(other[:250], half[:250]) and torch.equal(other[300:], half[300:])
+    assert not torch.equal(other[250:300], half[250:300])
 
 
 def test_no_segment_sees_another():
