@@ -1,4 +1,4 @@
-"""How it is measured: wall and CPU time, peak memory, stages, useful arithmetic, and what else ran on the machine."""
+"""How it is measured: engines in processes of their own, in turns, on the same items; useful arithmetic, its peak."""
 
 from __future__ import annotations
 
@@ -7,66 +7,53 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
 
+from bench.small import ONE_AT_A_TIME, SEEN_BEFORE, SHAPES, SIZES
+from sightline.model.packed import PackedLinear, can_pack
 from sightline.prep.prepare import Prepared
 from tests.parity.checkpoints import Shape
 
+ROOT: Final = Path(__file__).parents[1]
+ENGINES: Final = ("sightline", "transformers", "sentence-transformers")
+VERSIONS: Final = ("torch", "transformers", "numpy", "tokenizers")
 RESULTS: Final = Path(__file__).parent / "results"
 SCRATCH: Final = Path(tempfile.gettempdir()) / "sightline-bench"
 
 
 def arguments(description: str | None) -> argparse.Namespace:
     """The options that every script has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--engine", choices=["all", "sightline", "transformers"], default="all")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", action="append", choices=ENGINES, help="only these (default all that are there)")
+    parser.add_argument("--size", choices=SIZES, default="small", help="shape of the random checkpoint")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "int8"], default="float32")
     parser.add_argument("--quick", action="store_true", help="a tiny model and a few items: shows that the script runs")
     parser.add_argument("--task", action="append", help="only these tasks (may be given several times)")
-    parser.add_argument("--batch", type=int, action="append", help="batch sizes of transformers (default 1, 8, 32)")
+    parser.add_argument("--batch", type=int, action="append", help="batch sizes of the peers (default 1, 8, 32)")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--save", action="store_true", help="append the rows to bench/results/")
     given = parser.parse_args()
+    if given.quick:
+        given.size, given.repeats = "tiny", 1
+    there = [name for name in ENGINES if name == "sightline" or find_spec(name.replace("-", "_"))]
+    given.engine = given.engine or there
     given.batch = given.batch or ([1, 4] if given.quick else [1, 8, 32])
-    given.repeats = 1 if given.quick else given.repeats
     torch.set_num_threads(given.threads)
     return given
-
-
-class Stages:
-    """Seconds inside the towers of a network."""
-
-    def __init__(self, vision: nn.Module, decoder: nn.Module) -> None:
-        self.seconds = {"vision": 0.0, "decoder": 0.0}
-        self._wrap(vision, "forward", "vision")
-        for method in ("forward", "keys_values"):
-            if hasattr(decoder, method):
-                self._wrap(decoder, method, "decoder")
-
-    def _wrap(self, module: nn.Module, method: str, stage: str) -> None:
-        inner: Callable[..., Any] = getattr(module, method)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                self.seconds[stage] += time.perf_counter() - start
-
-        setattr(module, method, timed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +62,7 @@ class Row:
 
     engine: str
     task: str
+    size: str
     dtype: str
     items: int
     items_s: float
@@ -132,68 +120,98 @@ def work_of(prompts: Sequence[Prepared], shape: Shape) -> Work:
     return Work(len(prompts), sum(len(prompt) for prompt in prompts), flop / 1e9)
 
 
+class Worker:
+    """An engine in a process of its own, see ``bench/worker.py``."""
+
+    def __init__(self, engine: str, kind: str, folder: Path, given: argparse.Namespace) -> None:
+        words = [engine, kind, str(folder), given.dtype, str(given.threads), given.size]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", *words],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def ask(self, task: str, batch: int) -> dict[str, Any]:
+        """What a run showed."""
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps({"task": task, "batch": batch}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the engine ended with status {self.process.wait()}")
+        return dict(json.loads(line))
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
 class Bench:
-    """Measures tasks and prints them."""
+    """Runs tasks on engines, one process each, in turns, and prints them.
 
-    def __init__(self, script: str, given: argparse.Namespace) -> None:
-        self.script, self.given = script, given
+    Args:
+        kind: ``embed`` or ``rerank``.
+        given: the options.
+        folder: the checkpoint that all engines read.
+    """
+
+    def __init__(self, kind: str, given: argparse.Namespace, folder: Path) -> None:
+        self.kind, self.given, self.folder = kind, given, folder
         self.rows: list[Row] = []
-        self.peak = matrix_peak(getattr(torch, given.dtype), quick=given.quick)
+        self.peak = matrix_peak(getattr(torch, given.dtype), quick=given.size == "tiny")
         self.commit = commit()
+        self.workers = {engine: Worker(engine, kind, folder, given) for engine in given.engine}
+        print(f"{given.size}, {given.dtype}, {given.threads} threads, product peak {self.peak} GFLOP/s\n{TABLE_HEAD}")
 
-    def wanted(self, engine: str, task: str) -> bool:
-        """Whether the options ask for it."""
-        return self.given.engine in ("all", engine) and (not self.given.task or task in self.given.task)
-
-    def measure(
-        self,
-        engine: str,
-        task: str,
-        work: Work,
-        run: Callable[[], tuple[NDArray[np.float32], int]],
-        stages: Stages,
-        before: Callable[[], None] = lambda: None,
-    ) -> NDArray[np.float32]:
-        """Runs a task ``repeats`` times; the fastest counts, so that the first is the warm-up.
-
-        Args:
-            engine: its name.
-            task: its name.
-            work: what it does.
-            run: does it; gives back its result and how many tokens of padding went through the network.
-            stages: of the engine's network.
-            before: forgets what the last run left.
-
-        Returns:
-            the result.
-        """
-        assert self.given.repeats > 0
-        best: dict[str, Any] = {}
+    def run(self, task: str, prompts: Sequence[Prepared]) -> None:
+        """All engines and batches on one task; the fastest of the repeats counts, so that the first is the warm-up."""
+        work = work_of(prompts, SHAPES[self.given.size])
+        asked: list[tuple[str, int]] = []
+        for engine in self.given.engine:
+            sizes = [0] if engine == "sightline" else [1] if task == ONE_AT_A_TIME else self.given.batch
+            asked += [(engine, batch) for batch in sizes if batch < 2 or batch // 2 < work.items]
+        if task == SEEN_BEFORE:
+            asked = [(engine, batch) for engine, batch in asked if engine == "sightline"]
+        best: dict[tuple[str, int], dict[str, Any]] = {}
+        results: dict[tuple[str, int], NDArray[np.float32]] = {}
         for _ in range(self.given.repeats):
-            before()
-            stages.seconds.update(vision=0.0, decoder=0.0)
-            with observed() as seen:
-                result, padding = run()
-            seen |= stages.seconds | {"padding": padding}
-            # what others take from the machine lengthens the wall time, hardly the CPU time
-            if not best or seen["cpu_s"] < best["cpu_s"]:
-                best = seen
-        wall = best["wall_s"]
-        vision, decoder = best["vision"] / wall, best["decoder"] / wall
+            for engine, batch in asked:  # in turns: what disturbs the machine disturbs all of them
+                seen = self.workers[engine].ask(task, batch)
+                results[engine, batch] = np.load(seen["result"])
+                if (engine, batch) not in best or seen["wall_s"] < best[engine, batch]["wall_s"]:
+                    best[engine, batch] = seen
+        first = results[asked[0]]
+        for (engine, batch), seen in best.items():
+            self._add(engine if not batch else f"{engine}, batch {batch}", task, work, seen)
+            check(first, results[engine, batch], self.given.dtype, f"{task}, {engine}")
+
+    def _add(self, engine: str, task: str, work: Work, seen: dict[str, Any]) -> None:
+        wall = seen["wall_s"]
+        vision, decoder = seen["vision"] / wall, seen["decoder"] / wall
         self.rows.append(
             Row(
                 engine=engine,
                 task=task,
+                size=self.given.size,
                 dtype=self.given.dtype,
                 items=work.items,
                 items_s=round(work.items / wall, 3),
                 tokens_s=round(work.tokens / wall, 1),
-                padding=round(best["padding"] / (best["padding"] + work.tokens), 3),
+                padding=round(seen["padding"] / (seen["padding"] + work.tokens), 3),
                 wall_s=round(wall, 3),
-                cpu_s=round(best["cpu_s"], 3),
-                foreign_cpu=round(best["foreign_cpu"], 2),
-                peak_rss_mb=round(best["peak_rss_mb"], 1),
-                extra_mb=round(best["extra_mb"], 1),
+                cpu_s=round(seen["cpu_s"], 3),
+                foreign_cpu=round(seen["foreign_cpu"], 2),
+                peak_rss_mb=round(seen["peak_rss_mb"], 1),
+                extra_mb=round(seen["extra_mb"], 1),
                 share_vision=round(vision, 3),
                 share_decoder=round(decoder, 3),
                 share_prep=round(max(0.0, 1 - vision - decoder), 3),
@@ -202,21 +220,35 @@ class Bench:
                 device=device(),
                 threads=self.given.threads,
                 commit=self.commit,
-                versions={name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
+                versions={name: version(name) for name in VERSIONS},
                 when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             )
         )
         print(table_line(self.rows[-1]), flush=True)
-        return result
 
     def close(self) -> None:
         """Prints one line of JSON for each row, and keeps them when asked."""
+        for worker in self.workers.values():
+            worker.close()
         lines = [json.dumps(asdict(row)) for row in self.rows]
         if self.given.save:
             RESULTS.mkdir(exist_ok=True)
-            with (RESULTS / f"{self.script}.jsonl").open("a", encoding="utf-8") as file:
+            with (RESULTS / f"{self.kind}.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(line + "\n" for line in lines)
         print("\n" + "\n".join(lines))
+
+
+def check(ours: NDArray[np.float32], theirs: NDArray[np.float32], dtype: str, what: str) -> None:
+    """All engines computed the same thing, or the comparison means nothing."""
+    narrow = dtype != "float32"
+    if ours.ndim == 1:  # log-odds
+        worst = float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
+        allowed = 0.2 if narrow else 1e-4
+    else:
+        worst = 1 - float((ours * theirs).sum(1).min())
+        allowed = 2e-2 if narrow else 1e-5
+    if worst > allowed:
+        raise SystemExit(f"{what}: the engines disagree by {worst:.1e}")
 
 
 TABLE_HEAD: Final = (
@@ -236,53 +268,16 @@ def table_line(row: Row) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-@contextmanager
-def observed() -> Iterator[dict[str, Any]]:
-    """Wall and CPU seconds, peak memory, and the share of the cores that other processes took."""
-    seen: dict[str, Any] = {}
-    _reset_peak()
-    rss = _status("VmRSS")
-    busy, own, start = _busy_s(), time.process_time(), time.perf_counter()
-    yield seen
-    wall, cpu = time.perf_counter() - start, time.process_time() - own
-    others = max(0.0, _busy_s() - busy - cpu)
-    peak = max(_status("VmHWM"), rss)
-    seen.update(wall_s=wall, cpu_s=cpu, peak_rss_mb=peak, extra_mb=peak - rss)
-    seen["foreign_cpu"] = min(1.0, others / (wall * (os.cpu_count() or 1)))
-
-
-def _reset_peak() -> None:
-    with suppress(OSError):  # not Linux: the peak is then that of the whole process
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _status(name: str) -> float:
-    """Megabytes of a field of /proc/self/status, 0 where there is none."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:")), 0.0)
-
-
-def _busy_s() -> float:
-    """CPU seconds the whole machine has worked."""
-    try:
-        first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
-    except OSError:
-        return 0.0
-    ticks = [int(value) for value in first[:8]]
-    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
-
-
 def matrix_peak(dtype: torch.dtype, *, quick: bool) -> float:
     """GFLOP/s of a large product on this machine, best of several: what the network could reach at most."""
     size = 256 if quick else 2048
+    dtype = torch.bfloat16 if dtype == torch.int8 else dtype
     a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    packed = PackedLinear(torch.nn.Linear(size, size, bias=False, dtype=dtype)) if can_pack(dtype) else None
     best = float("inf")
-    for _ in range(6):
+    for _ in range(12):
         start = time.perf_counter()
-        torch.mm(a, b)
+        packed(a) if packed else F.linear(a, b)
         best = min(best, time.perf_counter() - start)
     return round(2 * size**3 / best / 1e9, 1)
 
@@ -301,7 +296,7 @@ def commit() -> str:
     """The commit measured, with a + when files differ from it."""
 
     def git(*words: str) -> str:
-        root = Path(__file__).parents[1]
+        root = ROOT
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
 
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "sightline") else "")

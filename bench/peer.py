@@ -1,18 +1,24 @@
-"""Plain transformers, as a careful user would call it: AutoModel, SDPA, no cache, batches sorted by true length."""
+"""The other engines, each as a careful user would call it.
+
+transformers: ``AutoModel``, SDPA, no cache, batches sorted by true length. sentence-transformers: ``encode``, which
+sorts by characters. Pictures and videos come to both as patches: their processors need torchvision.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from bench.measure import Stages
+from bench.watch import Stages
 from sightline.prep.patches import full_patches
 from sightline.prep.prepare import Prepared
 
@@ -29,7 +35,7 @@ class Transformers:
         self.stages = Stages(self.network.visual, self.network.language_model)
 
     @torch.no_grad()
-    def states(self, prompts: Sequence[Prompt], batch: int, *, special: bool = True) -> tuple[NDArray[np.float32], int]:
+    def states(self, prompts: Sequence[Prompt], batch: int) -> tuple[NDArray[np.float32], int]:
         """(N, C) hidden states in the order given, and how many tokens of padding were computed."""
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         encoded = iter(self.tokenizer(texts)["input_ids"] if texts else [])
@@ -66,6 +72,42 @@ class Transformers:
         return out
 
 
-def unit(states: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length 1."""
-    return F.normalize(torch.from_numpy(states), dim=-1).numpy()
+class SentenceTransformers:
+    """sentence-transformers with the modules of the published embedder: last token, length 1."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.base.modules import Transformer
+        from sentence_transformers.base.modules.normalize import Normalize
+        from sentence_transformers.sentence_transformer.modules.pooling import Pooling
+
+        words = Path(tempfile.mkdtemp(prefix="sightline-bench-"))
+        shutil.copy(folder / "tokenizer.json", words)
+        said = {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "left", "pad_token": "<|endoftext|>"}
+        (words / "tokenizer_config.json").write_text(json.dumps(said | {"model_max_length": 32_768}))
+        arithmetic = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
+        reader = Transformer(str(folder), tokenizer_name_or_path=str(words), model_kwargs=arithmetic)
+        width = reader.model.config.text_config.hidden_size
+        self.model = SentenceTransformer(modules=[reader, Pooling(width, "lasttoken"), Normalize()], device="cpu")
+        self.stages = Stages(reader.model.visual, reader.model.language_model)
+        self._padding = 0
+        reader.register_forward_pre_hook(self._count)
+        self._batches = Transformers.__new__(Transformers)
+        self._batches.network = reader.model
+
+    def _count(self, _: object, given: tuple[dict[str, Tensor], ...]) -> None:
+        self._padding += int((given[0]["attention_mask"] == 0).sum())
+
+    @torch.no_grad()
+    def states(self, prompts: Sequence[Prompt], batch: int) -> tuple[NDArray[np.float32], int]:
+        """(N, C) vectors of length 1 in the order given, and how many tokens of padding were computed."""
+        self._padding = 0
+        if all(isinstance(prompt, str) for prompt in prompts):
+            return self.model.encode(list(prompts), batch_size=batch, show_progress_bar=False), self._padding
+        made = []
+        for start in range(0, len(prompts), batch):
+            chosen = [prompt for prompt in prompts[start : start + batch] if isinstance(prompt, Prepared)]
+            ids = [prompt.ids.tolist() for prompt in chosen]
+            given = self._batches._inputs(ids, max(map(len, ids)), chosen)
+            made.append(self.model(given | {"modality": "text"})["sentence_embedding"].float().numpy())
+        return np.concatenate(made), self._padding

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline.types import Item, VideoFrames
-from tests.parity.checkpoints import TEXTS, TINY, Shape, num_parameters, random_checkpoint
+from tests.parity.checkpoints import EMBEDDING_2B, TEXTS, TINY, Shape, num_parameters, random_checkpoint
 
 SMALL: Final = Shape(
     hidden=768,
@@ -26,6 +27,14 @@ SMALL: Final = Shape(
     deepstack=(2, 5, 8),
 )
 """117 M parameters: decoder 62, vision tower 55, table 0.7 (the tokenizer is the tests' small one)."""
+
+Size = Literal["tiny", "small", "2b"]
+SIZES: Final = get_args(Size)
+SHAPES: Final[dict[Size, Shape]] = {"tiny": TINY, "small": SMALL, "2b": EMBEDDING_2B}
+"""``tiny`` shows that a script runs; ``2b`` has the true shape of the published model."""
+
+ONE_AT_A_TIME: Final = "short text, one at a time"
+SEEN_BEFORE: Final = "text query, images seen before"
 
 Pixels = NDArray[np.uint8]
 
@@ -44,19 +53,40 @@ class Items:
     image_query: Item
 
 
-def shape_of(*, quick: bool) -> Shape:
-    """The geometry: ``SMALL``, or a tiny one for the smoke test."""
-    return TINY if quick else SMALL
-
-
-def checkpoint(folder: Path, dtype: str, *, quick: bool) -> Path:
+def checkpoint(folder: Path, dtype: str, size: Size) -> Path:
     """The random checkpoint, written once for each geometry and dtype."""
-    shape = shape_of(quick=quick)
+    shape = SHAPES[size]
     place = folder / f"{num_parameters(shape)}-{dtype}"
     return place if (place / "model.safetensors").is_file() else random_checkpoint(place, shape, dtype=dtype)
 
 
-def items(*, quick: bool) -> Items:
+EMBED_TASKS: Final[dict[str, Callable[[Items], list[Item]]]] = {
+    "text": lambda given: given.texts,
+    ONE_AT_A_TIME: lambda given: given.queries,
+    "image": lambda given: given.images,
+    "video": lambda given: given.videos,
+}
+RERANK_TASKS: Final[dict[str, Callable[[Items], tuple[Item, list[Item]]]]] = {
+    "text query, texts": lambda given: (given.text_query, given.documents),
+    "text query, images": lambda given: (given.text_query, given.pages),
+    SEEN_BEFORE: lambda given: (given.text_query, given.pages),
+    "image query, texts": lambda given: (given.image_query, given.documents),
+}
+
+
+def items(size: Size) -> Items:
+    """What a model of a size is given: of the true 2B's only a few, because one page takes it half a minute."""
+    given = drawn(quick=size == "tiny")
+    if size != "2b":
+        return given
+    page = Item(image=picture(910, 1287, 6))
+    return replace(
+        given, texts=given.texts[:8], queries=given.queries[:4], images=[page], videos=given.videos[:1],
+        documents=given.documents[:5], pages=given.pages[:2],
+    )  # fmt: skip
+
+
+def drawn(*, quick: bool) -> Items:
     """The same items in every run: lengths and sizes are mixed, as they are in a folder."""
     draw = random.Random(7)
     words = " ".join(TEXTS[:3]).replace("<", "").replace(">", "").split()

@@ -1,0 +1,81 @@
+"""Sightline beside the best peer, from the rows that the benchmarks kept.
+
+    python -m bench.table            # prints it
+    python -m bench.table --write    # and puts it into docs/performance.md
+
+For each task the last row of each engine and batch counts; a peer counts at the batch size that suits it best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from bench.measure import RESULTS, ROOT
+
+PAGE: Final = ROOT / "docs" / "performance.md"
+BEGIN: Final = "<!-- bench -->"
+END: Final = "<!-- /bench -->"
+SCRIPTS: Final = ("embed", "rerank")
+HEAD: Final = (
+    "| task | model, arithmetic | Sightline | best peer | ratio | peer at batch 32 | useful GFLOP/s (peak) | + MB |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The last row of each engine, batch and task."""
+    last: dict[tuple[str, ...], dict[str, Any]] = {}
+    for script in SCRIPTS:
+        path = folder / f"{script}.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            row = json.loads(line)
+            if "size" in row:
+                last[row["task"], row["size"], row["dtype"], row["engine"]] = row
+    return list(last.values())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: one line for each task and arithmetic in which Sightline was measured."""
+    lines = [HEAD]
+    for ours in (row for row in rows if row["engine"] == "sightline"):
+        same = [row for row in rows if all(row[key] == ours[key] for key in ("task", "size", "dtype"))]
+        peers = sorted((row for row in same if row is not ours), key=lambda row: -row["items_s"])
+        best = peers[0] if peers else None
+        wide = max((row["items_s"] for row in peers if row["engine"].endswith("batch 32")), default=None)
+        cells = [
+            ours["task"],
+            f"{ours['size']}, {ours['dtype']}",
+            f"{ours['items_s']:.2f}/s",
+            f"{best['items_s']:.2f}/s ({best['engine']})" if best else "not measured",
+            f"**{ours['items_s'] / best['items_s']:.2f}**" if best else "",
+            f"{wide:.2f}/s" if wide else "",
+            f"{ours['gflop_s']:.0f} ({ours['peak_gflop_s']:.0f})",
+            f"{ours['extra_mb']:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print, and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    given = parser.parse_args()
+    rows = rows_of(RESULTS)
+    made = table(rows)
+    print(made)
+    if given.write:
+        newest = max(rows, key=lambda row: str(row["when"]))
+        versions = ", ".join(f"{name} {number}" for name, number in newest["versions"].items())
+        where = f"{newest['device']}, {newest['threads']} threads"
+        about = f"{newest['when'][:10]}, commit {newest['commit']}, {where}, {versions}"
+        text = PAGE.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{about}.\n\n{made}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
