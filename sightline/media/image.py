@@ -37,6 +37,11 @@ PILLOW_FORMATS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Format found in the bytes -> decoders it may be given to."""
 
+MAX_METADATA_BYTES: Final = 32 * 2**20
+MAX_METADATA_SEGMENTS: Final = 4_096
+"""What may stand before the picture of a JPEG. Pillow joins EXIF segments one by one, in a time that grows with the
+square of their number: 100 MB of them take minutes. Real ones have tens of segments, and depth maps reach some MB."""
+
 _ORIENTATION_TAG: Final = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -102,14 +107,16 @@ def decode(source: ImageSource, settings: Settings) -> Pixels:
         return decode_file(opened.file, opened.sniffed.format, settings)
 
 
-def decode_file(file: BinaryIO, format: str, settings: Settings) -> Pixels:
-    """(Y, X, 3) uint8 RGB of an open file whose format is known."""
+def decode_file(file: BinaryIO, format: str, settings: Settings, *, writable: bool = True) -> Pixels:
+    """(Y, X, 3) uint8 RGB of an open file whose format is known; read-only, it takes a copy less."""
     if format == "heif":
         _need_heif()
+    if format == "jpeg":
+        _check_metadata(file)
     with _quiet, _our_errors(), Image.open(file, formats=PILLOW_FORMATS[format]) as image:
         _check_size(image, settings)
         image.load()
-        return _to_pixels(image)
+        return _to_pixels(image, writable=writable)
 
 
 def animation(source: ImageSource, settings: Settings, indices: tuple[int, ...] = ()) -> tuple[list[Pixels], int]:
@@ -181,6 +188,23 @@ def _check_size(image: Image.Image, settings: Settings) -> None:
         raise MediaError("too_large")
 
 
+def _check_metadata(file: BinaryIO) -> None:
+    """Refuse a JPEG with more before its picture than any camera or program writes."""
+    place = 2
+    for _ in range(MAX_METADATA_SEGMENTS):
+        file.seek(place)
+        head = file.read(4)
+        # anything that is no segment with a length is for the decoder to judge; DA begins the picture
+        if len(head) < 4 or head[0] != 0xFF or head[1] in {0xFF, 0xDA}:
+            break
+        place += 2 + int.from_bytes(head[2:], "big")
+        if place > MAX_METADATA_BYTES:
+            raise MediaError("too_large", "the metadata of the picture are over the limit")
+    else:
+        raise MediaError("too_large", "the metadata of the picture are over the limit")
+    file.seek(0)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -189,13 +213,13 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _to_pixels(image: Image.Image) -> Pixels:
+def _to_pixels(image: Image.Image, *, writable: bool = True) -> Pixels:
     """An opened picture as pixels: first frame, upright, RGB on white."""
     turn = _TURNS.get(_orientation(image))
     image = _to_rgb(image)
     if turn is not None:
         image = image.transpose(turn)
-    return np.array(image, dtype=np.uint8)
+    return np.array(image, dtype=np.uint8) if writable else np.asarray(image, dtype=np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -7,16 +7,20 @@ PDFium is not thread-safe: one lock guards every call, and files that are not tr
 
 from __future__ import annotations
 
+import ctypes
+import io
 import math
+import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 import pypdfium2
+import pypdfium2.raw
 
 from sightline.errors import MediaError
 from sightline.media.source import ByteSource, open_source
@@ -31,8 +35,12 @@ MAX_SIDE: Final = 16_384
 """Most pixels of the longer side of a page."""
 MAX_TEXT_CHARS: Final = 200_000
 """Most characters taken from the text layer of one page."""
-LOAD_ERRORS: Final = {0: "no_pages", 4: "password"}
-"""FPDF_ERR_SUCCESS, which pypdfium2 gives for a document that loads and has no pages, and FPDF_ERR_PASSWORD."""
+CHANNELS: Final = 3
+PASSWORD_ERROR: Final = 4
+"""FPDF_ERR_PASSWORD."""
+
+Canvas: TypeAlias = Callable[[int], memoryview | None]
+"""Memory of so many bytes, or None."""
 
 _pdfium = threading.RLock()
 
@@ -55,8 +63,9 @@ class Page:
 class Document:
     """An open PDF. Made by ``open_pdf``."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, canvas: Canvas) -> None:
         self._handle = handle
+        self._canvas = canvas
         with _pdfium:
             self.num_pages = len(handle)
             self.title = self._title()
@@ -87,9 +96,9 @@ class Document:
             try:
                 width, height = page.get_size()
                 scale = page_scale(width, height, settings.pdf_page_pixels)
-                bitmap = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=False)
+                bitmap = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=False, bitmap_maker=self._bitmap)
                 try:
-                    pixels = np.array(bitmap.to_numpy(), dtype=np.uint8)
+                    pixels = bitmap.to_numpy()
                 finally:
                     bitmap.close()
                 return Page(number=number, pixels=_three_channels(pixels), text=_words(page))
@@ -98,10 +107,21 @@ class Document:
             finally:
                 page.close()
 
+    def _bitmap(self, width: int, height: int, format: int, **options: Any) -> Any:
+        """In memory that outlives the bitmap, its rows packed: the pixels need no copy."""
+        size = width * height * CHANNELS
+        given = self._canvas(size) if format == pypdfium2.raw.FPDFBitmap_BGR else None
+        buffer = None if given is None else (ctypes.c_ubyte * size).from_buffer(given)
+        return pypdfium2.PdfBitmap.new_native(width, height, format, buffer=buffer, **options)
+
 
 @contextmanager
-def open_pdf(file: BinaryIO | bytes) -> Iterator[Document]:
+def open_pdf(file: BinaryIO | bytes, canvas: Canvas = lambda _: None) -> Iterator[Document]:
     """A PDF open for reading. Documents that only limit what an owner may do are read; a password is never asked for.
+
+    Args:
+        file: the document.
+        canvas: gives the memory to draw a page in, which is good until the next one; None draws in new memory.
 
     Raises:
         MediaError: ``password``, ``no_pages`` or ``corrupt``.
@@ -109,18 +129,41 @@ def open_pdf(file: BinaryIO | bytes) -> Iterator[Document]:
     with _pdfium:
         try:
             handle = pypdfium2.PdfDocument(file)
-        except pypdfium2.PdfiumError as error:
-            raise MediaError(LOAD_ERRORS.get(error.err_code, "corrupt")) from None
+        except pypdfium2.PdfiumError:
+            raise MediaError(_why_not(file)) from None
         except (ValueError, OSError):
             raise MediaError("corrupt") from None
         with suppress(pypdfium2.PdfiumError):  # forms are then not drawn
             handle.init_forms()
     try:
-        document = Document(handle)
+        document = Document(handle, canvas)
         yield document
     finally:
         with _pdfium:
             handle.close()
+
+
+def _why_not(file: BinaryIO | bytes) -> str:
+    """Why a document could not be opened.
+
+    pypdfium2 asks PDFium for its last error, which is that of another document when this one loads and has no pages.
+    """
+    raw = pypdfium2.raw
+    stream = io.BytesIO(file) if isinstance(file, bytes) else file
+
+    def read(_: Any, place: int, target: Any, size: int) -> int:
+        stream.seek(place)
+        data = stream.read(size)
+        ctypes.memmove(target, data, len(data))
+        return int(len(data) == size)
+
+    access = raw.FPDF_FILEACCESS(m_FileLen=stream.seek(0, os.SEEK_END))
+    access.m_GetBlock = type(access.m_GetBlock)(read)
+    handle = raw.FPDF_LoadCustomDocument(access, None)
+    if handle:
+        raw.FPDF_CloseDocument(handle)
+        return "no_pages"
+    return "password" if raw.FPDF_GetLastError() == PASSWORD_ERROR else "corrupt"
 
 
 def page_scale(width: float, height: float, max_pixels: int) -> float:

@@ -12,6 +12,7 @@ import http.client
 import io
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import stat
@@ -36,6 +37,7 @@ CHUNK_BYTES: Final = 2**20
 """Bytes read at a time."""
 PORTS: Final = {"http": 80, "https": 443}
 """The only schemes that are fetched, with the only ports."""
+_HOST_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,252})|[0-9a-f:.]{2,45}")
 MAX_REDIRECTS: Final = 3
 """Redirects followed, on the same host only."""
 
@@ -78,7 +80,8 @@ def local_path(source: PathLike) -> str:
 
 
 def _signature(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    # the time of change cannot be set back as the time of modification can
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @contextmanager
@@ -86,8 +89,8 @@ def open_regular(path: PathLike, max_bytes: int | None = None) -> Iterator[tuple
     """An open regular file and its size.
 
     Raises:
-        MediaError: ``not_file``, ``unreadable``, ``too_large``, or ``changed`` when the block ends and the file
-            is not what it was.
+        MediaError: ``not_file``, ``unreadable``, ``too_large``, or ``changed`` when the block ends, well or with a
+            ``MediaError``, and the file is not what it was.
     """
     try:
         before = Path(path).stat()
@@ -105,16 +108,21 @@ def open_regular(path: PathLike, max_bytes: int | None = None) -> Iterator[tuple
             raise MediaError("too_large")
         try:
             yield file, opened.st_size
-        except OSError:
-            raise MediaError("unreadable") from None
-        if _signature(os.fstat(descriptor)) != _signature(opened):
+        except (OSError, MediaError) as error:
+            if not _is_still(opened, path, descriptor):  # a file half written is no broken file
+                raise MediaError("changed") from None
+            raise error if isinstance(error, MediaError) else MediaError("unreadable") from None
+        if not _is_still(opened, path, descriptor):
             raise MediaError("changed")
+
+
+def _is_still(opened: os.stat_result, path: PathLike, descriptor: int) -> bool:
+    """Whether the path leads to the file that was opened, and nothing was written to it."""
     try:
-        after = Path(path).stat()
+        now = (os.fstat(descriptor), Path(path).stat())
     except OSError:
-        raise MediaError("changed") from None
-    if _signature(after) != _signature(opened):
-        raise MediaError("changed")
+        return False
+    return all(_signature(status) == _signature(opened) for status in now)
 
 
 def limit_of(kind: str, settings: Settings) -> int | None:
@@ -140,6 +148,21 @@ def open_source(source: ByteSource, settings: Settings) -> Iterator[Opened]:
     path = local_path(source)
     with open_regular(path) as (file, size):
         yield _opened(file, size, Path(path).name, settings)
+
+
+@contextmanager
+def open_descriptor(descriptor: int, name: str, settings: Settings) -> Iterator[Opened]:
+    """A regular file that another process opened and handed over, recognised. Whether it changes, that one watches.
+
+    Raises:
+        MediaError: ``unreadable``, and as ``sniff``.
+    """
+    with os.fdopen(descriptor, "rb", buffering=CHUNK_BYTES) as file:
+        try:
+            file.seek(0)
+            yield _opened(file, os.fstat(descriptor).st_size, name, settings)
+        except OSError:
+            raise MediaError("unreadable") from None
 
 
 def _opened(file: IO[bytes], size: int, name: str, settings: Settings) -> Opened:
@@ -215,7 +238,9 @@ def _parse(url: str) -> tuple[str, str, int, str]:
     except ValueError:
         raise MediaError("unreadable", "the address is malformed") from None
     scheme, host = parts.scheme.lower(), (parts.hostname or "").rstrip(".")
-    if scheme not in PORTS or not host or "@" in parts.netloc or (port or PORTS[scheme]) != PORTS[scheme]:
+    if not _HOST_NAME.fullmatch(host):
+        raise MediaError("unreadable", "the address is malformed")
+    if scheme not in PORTS or "@" in parts.netloc or (port or PORTS[scheme]) != PORTS[scheme]:
         raise MediaError("unreadable", "only plain http and https addresses on their own ports are fetched")
     target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
     return scheme, host, PORTS[scheme], target
@@ -256,6 +281,24 @@ class _PinnedHttp(http.client.HTTPConnection):
                 wire.shutdown(socket.SHUT_RDWR)
 
 
+def check_url(url: str, settings: Settings) -> tuple[str, str, int, str]:
+    """What ``fetch`` asks of an address before it looks its host up.
+
+    Returns:
+        scheme, host, port, target.
+
+    Raises:
+        MediaError: ``url_off`` unless URLs are fetched, and from this host; ``unreadable``.
+    """
+    if not settings.allow_urls:
+        raise MediaError("url_off")
+    scheme, host, port, target = _parse(url)
+    allowed = {name.strip().lower().rstrip(".") for name in settings.url_hosts.split(",")} - {""}
+    if allowed and host not in allowed:
+        raise MediaError("url_off", "nothing is fetched from this host")
+    return scheme, host, port, target
+
+
 def fetch(url: str, settings: Settings) -> bytes:
     """The bytes at an http or https address.
 
@@ -265,10 +308,8 @@ def fetch(url: str, settings: Settings) -> bytes:
     Raises:
         MediaError: ``url_off`` unless ``settings.allow_urls``; ``unreadable``, ``too_large`` or ``timeout``.
     """
-    if not settings.allow_urls:
-        raise MediaError("url_off")
+    scheme, host, port, target = check_url(url, settings)
     deadline = time.monotonic() + settings.url_timeout_s
-    scheme, host, port, target = _parse(url)
     address = _resolve(host, port)
     for _ in range(MAX_REDIRECTS + 1):
         status, place, body = _get(scheme, host, port, address, target, deadline, settings.url_max_bytes)

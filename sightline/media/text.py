@@ -84,6 +84,8 @@ class Passage:
 
 # -- bytes -> str ----------------------------------------------------------------------------------------------------
 
+_HALVES = re.compile(b"\xed[\xa0-\xbf][\x80-\xbf]")
+_FOREIGN = re.compile(b"[\x80-\xff]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\x80-\x84\x86-\x9f]")
 _BOMS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -167,11 +169,29 @@ def _with_zeros(head: bytes, whole: bool) -> str | None:
 
 
 def _reads_as_utf8(head: bytes, whole: bool) -> bool:
-    text = _decode_start(head, "utf-8", "replace", whole=whole) or ""
+    # half characters are written by programs that write UTF-8 otherwise: they are damage, not another encoding
+    text = _decode_start(_HALVES.sub(b"\x1a", head), "utf-8", "replace", whole=whole) or ""
     wrong = text.count("\ufffd")
     right = sum(char > "\x7f" for char in text) - wrong
     # with errors, it is UTF-8 only when there are far more good sequences than bad ones; else it is a Latin text
     return _bad_share(text) <= MAX_BAD_SHARE and (wrong == 0 or right > 4 * wrong)
+
+
+def late_encoding(data: bytes, file: BinaryIO) -> tuple[bytes, str]:
+    """The encoding of a text whose bytes were all ASCII up to these: the sample at its start could not tell.
+
+    Args:
+        data: the first chunk with other bytes.
+        file: what follows it.
+
+    Returns:
+        The chunk with enough of what follows to judge by; one of the encodings that ASCII is a part of.
+    """
+    data += file.read(SAMPLE_BYTES)
+    found = _FOREIGN.search(data)
+    start = found.start() if found else 0
+    encoding = detect_encoding(data[start : start + SAMPLE_BYTES])
+    return data, encoding if encoding in {"gb18030", "cp1252", "latin-1"} else "utf-8"
 
 
 def clean(text: str) -> str:
@@ -209,8 +229,13 @@ def decode_stream(file: BinaryIO, encoding: str) -> Iterator[str]:
     """
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     held = ""
+    ascii_so_far = encoding == "utf-8"
     while True:
         data = file.read(CHUNK_BYTES)
+        if ascii_so_far and not data.isascii():
+            ascii_so_far = False
+            data, encoding = late_encoding(data, file)
+            decoder = codecs.getincrementaldecoder(encoding)("replace")
         text = held + decoder.decode(data, final=not data)
         # a carriage return at the end waits for the newline that may follow
         held = "\r" if data and text.endswith("\r") else ""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
 from sightline.errors import MEDIA_CODES, MediaError
 from sightline.media import image, text
-from sightline.media.source import Opened, local_path, open_source
+from sightline.media.source import Opened, local_path, open_descriptor, open_source
 from sightline.settings import Settings
 from sightline.types import Kind, PathLike, Unit, VideoFrames
 
@@ -45,6 +46,34 @@ class UnitError:
             object.__setattr__(self, "detail", MEDIA_CODES.get(self.code, self.code))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handed:
+    """How a decoder's process gets a file.
+
+    Attributes:
+        descriptor: the file, already open; None opens it by its name.
+        first_page: page of a PDF to begin with: those before it were given by another process.
+        on_pages: called when a PDF is open, and its pages are what comes next.
+        copied: whether pixels are copied on at once, so that those of a picture may be read-only.
+        canvas: gives memory for the pixels of a page, which are good until the next is asked for; see ``pdf.open_pdf``.
+    """
+
+    descriptor: int | None = None
+    first_page: int = 1
+    on_pages: Callable[[], None] = lambda: None
+    copied: bool = False
+    canvas: Callable[[int], memoryview | None] = lambda _: None
+
+
+BY_NAME: Final = Handed()
+
+
+def _open(path: str, handed: Handed, settings: Settings) -> AbstractContextManager[Opened]:
+    if handed.descriptor is None:
+        return open_source(path, settings)
+    return open_descriptor(handed.descriptor, PurePath(path).name, settings)
+
+
 def short_title(path: PathLike) -> str:
     r"""A file's name without suffix, fit for people: normalised, on one line, without control characters.
 
@@ -59,28 +88,34 @@ def short_title(path: PathLike) -> str:
     return " ".join("".join(plain).split())[:200]
 
 
-def units(path: PathLike, settings: Settings) -> Iterator[Unit | UnitError]:
+def units(path: PathLike, settings: Settings, handed: Handed = BY_NAME) -> Iterator[Unit | UnitError]:
     """The units of one file, in order, each made when it is asked for.
 
     Raises:
         MediaError: when the file as a whole cannot be read.
     """
     path = local_path(path)
-    with open_source(path, settings) as opened:
+    with _open(path, handed, settings) as opened:
         title = short_title(path)
         kind = opened.sniffed.kind
         if kind == "image":
-            yield _image(opened, title, settings)
+            yield _image(opened, title, settings, handed)
         elif kind == "text":
             yield from _texts(opened, title)
         elif kind == "pdf":
-            yield from _pages(opened, title, settings)
+            yield from _pages(opened, title, settings, handed)
         else:
             yield from _moments(opened, title, settings)
 
 
 def unit(
-    path: PathLike, kind: Kind, page: int | None, start_s: float | None, end_s: float | None, settings: Settings
+    path: PathLike,
+    kind: Kind,
+    page: int | None,
+    start_s: float | None,
+    end_s: float | None,
+    settings: Settings,
+    handed: Handed = BY_NAME,
 ) -> Unit:
     """One image, page or moment read again, as ``units`` gave it.
 
@@ -89,19 +124,19 @@ def unit(
     """
     path = local_path(path)
     title = short_title(path)
-    with open_source(path, settings) as opened:
+    with _open(path, handed, settings) as opened:
         found = opened.sniffed.kind
         if kind == "image" and found == "image":
-            return _image(opened, title, settings)
+            return _image(opened, title, settings, handed)
         if kind == "page" and found == "pdf" and page is not None:
-            return _page(opened, title, page, settings)
+            return _page(opened, title, page, settings, handed)
         if kind == "moment" and found == "video" and start_s is not None and end_s is not None:
             return _moment(opened, title, start_s, end_s, settings)
     raise MediaError("changed", "the file is not of the kind it was")
 
 
-def _image(opened: Opened, title: str, settings: Settings) -> Unit:
-    pixels = image.decode_file(opened.file, opened.sniffed.format, settings)
+def _image(opened: Opened, title: str, settings: Settings, handed: Handed) -> Unit:
+    pixels = image.decode_file(opened.file, opened.sniffed.format, settings, writable=not handed.copied)
     return Unit(kind="image", title=title, pixels=image.shrink(pixels, IMAGE_PIXELS))
 
 
@@ -116,17 +151,20 @@ def _texts(opened: Opened, title: str) -> Iterator[Unit | UnitError]:
         raise MediaError("empty", "the file holds no words")
 
 
-def _pages(opened: Opened, title: str, settings: Settings) -> Iterator[Unit | UnitError]:
+def _pages(opened: Opened, title: str, settings: Settings, handed: Handed) -> Iterator[Unit | UnitError]:
     from sightline.media.pdf import open_pdf
 
-    with open_pdf(opened.file) as document:
+    with open_pdf(opened.file, handed.canvas) as document:
         title = document.title or title
         last = min(document.num_pages, settings.pdf_max_pages)
-        for number in range(1, last + 1):
+        handed.on_pages()
+        for number in range(handed.first_page, last + 1):
             try:
                 page = document.page(number, settings)
             except MediaError as error:
                 yield UnitError(code=error.code, detail=error.detail, page=number)
+            except MemoryError:
+                yield UnitError(code="memory", page=number)
             else:
                 yield Unit(kind="page", page=number, title=f"{title} p. {number}", text=page.text, pixels=page.pixels)
         if last < document.num_pages:
@@ -134,10 +172,10 @@ def _pages(opened: Opened, title: str, settings: Settings) -> Iterator[Unit | Un
             yield UnitError(code="too_large", detail=detail, page=last + 1)
 
 
-def _page(opened: Opened, title: str, number: int, settings: Settings) -> Unit:
+def _page(opened: Opened, title: str, number: int, settings: Settings, handed: Handed) -> Unit:
     from sightline.media.pdf import open_pdf
 
-    with open_pdf(opened.file) as document:
+    with open_pdf(opened.file, handed.canvas) as document:
         page = document.page(number, settings)
         title = document.title or title
         return Unit(kind="page", page=number, title=f"{title} p. {number}", text=page.text, pixels=page.pixels)

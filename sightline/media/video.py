@@ -3,7 +3,8 @@
 - A video is given to FFmpeg as an open file, never as a name, with an allow-list of formats; FFmpeg may open nothing
   else. Playlists and SDP, which are text, do not come here at all (``sniff``).
 - Lengths in headers are not believed: frames are counted by their packets, times are those of the packets.
-- A frame that cannot be decoded is left out; a moment in which none can be is an error of that moment.
+- A frame that cannot be decoded is left out, and those drawn upon it; a moment in which none can be is an error of
+  that moment.
 - A video of one frame gives that frame twice: the models take frames in pairs (the official code fails there).
 """
 
@@ -43,6 +44,8 @@ FRAME_PIXELS: Final = 786_432
 """Most pixels of a frame in a moment: what the official code allows one frame (768 * 32 * 32)."""
 SANE_FPS: Final = (0.01, 1000.0)
 """Frame rates believed of a header."""
+DOUBTFUL_FRAMES: Final = 600
+"""Frames left out behind a damaged one when no key frame comes: twice what encoders put between two at most."""
 IO_BYTES: Final = 2**18
 """Bytes FFmpeg reads at a time."""
 
@@ -165,6 +168,8 @@ class _Video:
     """One reading of a video stream: packets or frames, forward, with jumps."""
 
     def __init__(self, file: BinaryIO, settings: Settings) -> None:
+        self.after_damage = False
+        """Whether the frames just before the last one given were left out."""
         try:
             self.container = av.open(
                 _View(file),
@@ -185,11 +190,12 @@ class _Video:
             width, height = self.stream.codec_context.width, self.stream.codec_context.height
             if max(width, height) > settings.video_max_side:
                 raise MediaError("too_large")
-            self.stream.thread_type = "AUTO"
+            # threads of their own for frames are faster, but with them a damaged frame is told as one only mostly
+            self.stream.thread_type = "SLICE"
             self.time_base = float(self.stream.time_base or 0)
             if self.time_base <= 0:
                 raise MediaError("corrupt")
-        except BaseException:
+        except BaseException:  # whatever it was, the file is closed and the error goes on
             self.container.close()
             raise
 
@@ -210,12 +216,26 @@ class _Video:
             return
 
     def frames(self) -> Iterator[Any]:
-        """Decoded frames from here on; what cannot be decoded is left out."""
+        """Decoded frames from here on; what cannot be decoded is left out, and what is drawn upon it too.
+
+        Decoders go on behind a damaged picture with what they have: old pictures, grey, smears. Such frames look
+        like others; the next picture that stands on its own ends it.
+        """
+        num_doubtful = 0
         for packet in self.packets():
             try:
-                yield from packet.decode()
+                decoded = packet.decode()
             except (av.error.FFmpegError, OSError, ValueError):
+                num_doubtful = DOUBTFUL_FRAMES
                 continue
+            for frame in decoded:
+                if frame.is_corrupt:
+                    num_doubtful = DOUBTFUL_FRAMES
+                elif frame.key_frame or num_doubtful == 0:
+                    self.after_damage, num_doubtful = num_doubtful > 0, 0
+                    yield frame
+                else:
+                    num_doubtful -= 1
 
     def seek(self, pts: int) -> None:
         """Go to the last key frame at or before a time stamp."""
@@ -321,6 +341,7 @@ class _Frames:
         self._max_pixels = max_pixels
         self._decoded = video.frames()
         self._ahead: Any = None
+        self._after_damage = False
         self._at: int | None = None
         self._size: tuple[int, int] | None = None
         self._num = 0
@@ -329,7 +350,8 @@ class _Frames:
     def get(self, pts: int) -> Pixels | None:
         """The frame at a time stamp, or just behind it when that one cannot be decoded; None when there is none."""
         frame = self._find(pts)
-        late = 1.5 / self._timeline.fps / self._video.time_base
+        # frames may be stamped a little later than their packets; behind damage, what comes is of another time
+        late = (0.5 if self._after_damage else 1.5) / self._timeline.fps / self._video.time_base
         if frame is None or self._stamp(frame) > pts + late:
             return None
         return self._pixels(frame)
@@ -366,6 +388,7 @@ class _Frames:
 
     def _keep(self, frame: Any) -> None:
         self._ahead = frame
+        self._after_damage = self._video.after_damage
         if frame is not None:
             self._at = self._stamp(frame)
 
@@ -448,8 +471,11 @@ def decode(source: ByteSource, indices: Iterable[int], settings: Settings) -> Vi
     return _decode(source, settings, lambda timeline: tuple(indices))
 
 
-def sample(source: ByteSource, fps: float, max_frames: int, settings: Settings) -> VideoFrames:
-    """The frames the official code takes of a video file, at full size; a video of one frame gives it twice.
+def sample(
+    source: ByteSource, fps: float, max_frames: int, settings: Settings, max_pixels: int | None = None
+) -> VideoFrames:
+    """The frames the official code takes of a video file, at full size or, if they are larger, of ``max_pixels``; a
+    video of one frame gives it twice.
 
     Raises:
         MediaError: as ``decode``.
@@ -459,13 +485,13 @@ def sample(source: ByteSource, fps: float, max_frames: int, settings: Settings) 
         total = len(timeline.pts)
         return (0, 0) if total == 1 else sample_indices(total, timeline.fps, fps, max_frames)
 
-    return _decode(source, settings, choose)
+    return _decode(source, settings, choose, max_pixels)
 
 
-def _decode(source: ByteSource, settings: Settings, choose: Any) -> VideoFrames:
+def _decode(source: ByteSource, settings: Settings, choose: Any, max_pixels: int | None = None) -> VideoFrames:
     with (
         open_source(source, settings) as opened,
-        _reading(_video_file(opened.sniffed.kind, opened.file), settings, None) as (timeline, frames),
+        _reading(_video_file(opened.sniffed.kind, opened.file), settings, max_pixels) as (timeline, frames),
     ):
         timeline.advance(float("inf"))
         if not timeline.pts:

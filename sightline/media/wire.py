@@ -1,12 +1,14 @@
 """What the decoder's process and its parent say to each other: a JSON header and raw pixel bytes.
 
-A frame is ``<header bytes: u32> <pixel bytes: u64> header pixels``. The parent never unpickles what a child sends,
-and believes no number in it: sizes are limited, the shape must agree with the bytes, codes must be known.
+A frame is ``<header bytes: u32> <pixel bytes: u64> header pixels``; pixels that lie in memory which both have
+(``room``) are named by the header instead. The parent never unpickles what a child sends, and believes no number in
+it: sizes are limited, the shape must agree with the bytes, codes must be known.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from typing import Any, Final, Protocol
 
@@ -22,6 +24,8 @@ MAX_HEADER_BYTES: Final = 16 * 2**20
 """Most bytes of a header: the words of a page are the longest thing in it."""
 MAX_PIXEL_BYTES: Final = 2**31
 """Most bytes of one unit's pixels."""
+TOGETHER_BYTES: Final = 2**16
+"""Pixels up to here are written in one go with their header."""
 
 
 class Readable(Protocol):
@@ -48,8 +52,12 @@ def send(pipe: Writable, header: dict[str, Any], pixels: NDArray[np.uint8] | Non
     """Write one frame."""
     text = json.dumps(header, ensure_ascii=True).encode("ascii")
     body = memoryview(b"") if pixels is None else np.ascontiguousarray(pixels).data.cast("B")
-    _write_all(pipe, memoryview(_LENGTHS.pack(len(text), len(body)) + text))
-    _write_all(pipe, body)
+    head = _LENGTHS.pack(len(text), len(body)) + text
+    if len(body) <= TOGETHER_BYTES:
+        _write_all(pipe, memoryview(head + body))
+    else:
+        _write_all(pipe, memoryview(head))
+        _write_all(pipe, body)
 
 
 def _write_all(pipe: Writable, data: memoryview) -> None:
@@ -107,6 +115,23 @@ def pack(value: Unit | UnitError | MediaError) -> tuple[dict[str, Any], NDArray[
     if pixels is not None:
         header["shape"] = list(pixels.shape)
     return header, pixels
+
+
+def num_pixel_bytes(header: dict[str, Any]) -> int:
+    """Bytes of the pixels that a header describes.
+
+    Raises:
+        Broken: it does not, or they are too many.
+    """
+    shape = header.get("shape")
+    if not isinstance(shape, list) or len(shape) not in {3, 4}:
+        raise Broken
+    if any(type(side) is not int or not 0 < side <= MAX_PIXEL_BYTES for side in shape):
+        raise Broken
+    number = math.prod(shape)
+    if number > MAX_PIXEL_BYTES:
+        raise Broken
+    return number
 
 
 def unpack(header: dict[str, Any], pixels: NDArray[np.uint8]) -> Unit | UnitError | MediaError:

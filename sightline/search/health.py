@@ -18,7 +18,7 @@ def check(store: ItemStore, ledger: Ledger) -> list[Problem]:
     ``unfinished``, ``missing_file``, ``changed_file``, ``skipped``, ``partly_skipped`` (a page or moment).
     """
     partly = [
-        Problem(code="partly_skipped", detail=f"{shown(one.path)}: {one.detail} [{one.code}]")
+        Problem(code="partly_skipped", detail=f"{shown(one.path)}: {one.detail} [{one.code}]", path=one.path)
         for one in Problems(ledger).skipped()
     ]
     return [*store.check(), *_disagreements(store, ledger), *_files(ledger), *partly]
@@ -33,15 +33,17 @@ def _disagreements(store: ItemStore, ledger: Ledger) -> Iterator[Problem]:
         num_told += state.units if state.status == "done" else 0
         counts_differ |= (known is not None) != (state.status == "done") and state.status != "pending"
     for path in paths.values():
-        yield Problem(code="unknown_rows", detail=f"{shown(path)}: has rows but is not in the ledger; index it again")
+        detail = f"{shown(path)}: has rows but is not in the ledger; sightline doctor --repair enters it"
+        yield Problem(code="unknown_rows", detail=detail, path=path)
     if counts_differ or paths or num_told != store.count():
-        for state in ledger.files("done"):
-            have = store.count(Filter(path_prefix=state.path))
+        for state in ledger.files():
+            have = store.count(Filter(path_prefix=state.path)) if state.status != "pending" else state.units
             if have != state.units:
                 yield Problem(
                     code="row_count",
                     detail=f"{shown(state.path)}: {have} rows, but {state.units} were written; "
-                    "remove it and index it again",
+                    "sightline doctor --repair, then index again",
+                    path=state.path,
                 )
 
 
@@ -49,13 +51,17 @@ def _files(ledger: Ledger) -> Iterator[Problem]:
     for state in ledger.files():
         path = shown(state.path)
         if state.status == "pending":
-            yield Problem(code="unfinished", detail=f"{path}: indexing was interrupted; index again to finish it")
+            yield _of(state, "unfinished", f"{path}: indexing was interrupted; index again to finish it")
         elif state.status == "skipped":
-            yield Problem(code="skipped", detail=f"{path}: {state.detail} [{state.code}]")
+            yield _of(state, "skipped", f"{path}: {state.detail} [{state.code}]")
         if has_vanished(state.path):
-            yield Problem(code="missing_file", detail=f"{path}: the file is gone; index with --prune to drop its rows")
+            yield _of(state, "missing_file", f"{path}: the file is gone; index with --prune to drop its rows")
         elif state.status == "done" and _has_changed(state):
-            yield Problem(code="changed_file", detail=f"{path}: the file has changed; index again")
+            yield _of(state, "changed_file", f"{path}: the file has changed; index again")
+
+
+def _of(state: FileState, code: str, detail: str) -> Problem:
+    return Problem(code=code, detail=detail, path=state.path)
 
 
 def _has_changed(state: FileState) -> bool:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, Final
 
 from sightline.errors import IndexMismatchError, StoreError
+from sightline.protocols import AdjustableModel, EmbeddingModel
 from sightline.settings import Settings, env_name
-from sightline.types import ModelCard
+from sightline.types import QUALITIES, TOTAL_PIXELS, ModelCard
+
+FORMAT: Final = 1
+"""Of the index as a whole; the ledger counts its own tables (``store.ledger.MIGRATIONS``)."""
 
 DECISIVE: Final = (
     "fingerprint",
@@ -27,7 +31,12 @@ DECISIVE: Final = (
     "max_frames",
     "max_length",
 )
-"""Fields of a card that decide a vector. The name does not: one model may be loaded from a folder or the Hub."""
+"""Fields of a card that decide a vector. Name and revision do not: one model may be loaded from a folder or the Hub,
+and a commit may change nothing but a page about it. The fingerprint says whether the weights are the same, and their
+sha256 where both sides know it."""
+
+ON_CPU: Final = "balanced"
+"""Quality of a new index on a CPU, unless another is asked for."""
 
 UNIT_SETTINGS: Final = (
     "text_passage_tokens",
@@ -40,16 +49,35 @@ UNIT_SETTINGS: Final = (
 """Settings that decide what the units of a file are."""
 
 
+def check_format(meta: Mapping[str, Any], folder: str) -> None:
+    """Nothing, if this version can read the index.
+
+    Raises:
+        StoreError: a newer Sightline made it.
+    """
+    have = meta.get("format", FORMAT)
+    if not isinstance(have, int) or have > FORMAT:
+        raise StoreError(
+            f"the index is of format {have}, this Sightline reads formats up to {FORMAT}: "
+            f"upgrade it with pip install -U sightline ({folder})"
+        )
+
+
 def card_of(meta: Mapping[str, Any]) -> ModelCard:
-    """The card of the model that the index was built with.
+    """The card of the model that the index was built with. What a card did not yet say then has its default.
 
     Raises:
         StoreError: the index does not say it in a way this version understands.
     """
     known = {f.name for f in fields(ModelCard)}
+    needed = {f.name for f in fields(ModelCard) if f.default is MISSING and f.default_factory is MISSING}
     card = meta.get("embedder")
-    if not isinstance(card, dict) or set(card) != known:
+    if not isinstance(card, dict) or not needed <= set(card):
         raise StoreError("the index does not say which model it was built with; build it anew with --rebuild")
+    if not set(card) <= known:
+        raise StoreError(
+            "the index says more of its model than this Sightline knows: upgrade it with pip install -U sightline"
+        )
     return ModelCard(**card)
 
 
@@ -59,14 +87,13 @@ def check_card(built: ModelCard, running: ModelCard, folder: str) -> None:
     Raises:
         IndexMismatchError: they cannot; says what differs and which command helps.
     """
-    differing = [name for name in DECISIVE if getattr(built, name) != getattr(running, name)]
+    differing = _differing(built, running)
     if not differing:
         return
-    place = shlex.quote(folder)
-    rebuild = f"sightline index --rebuild --library {place} --model {shlex.quote(running.model)} FOLDER…"
-    if "fingerprint" in differing or "dim" in differing:
+    rebuild = f"sightline index --rebuild --library {shlex.quote(folder)} {_options(running)} FOLDER…"
+    if {"fingerprint", "dim", "weights"} & {*differing}:
         what = f"index built with {_named(built)}, you run {_named(running)}"
-        keep = f"use --model {shlex.quote(built.model)}"
+        keep = f"use {_options(built)}"
     else:
         what = ", ".join(
             f"index built with {name} {getattr(built, name)!r}, you run {getattr(running, name)!r}"
@@ -74,6 +101,51 @@ def check_card(built: ModelCard, running: ModelCard, folder: str) -> None:
         )
         keep = f"load the model with {', '.join(f'{name}={getattr(built, name)!r}' for name in differing)}"
     raise IndexMismatchError(f"{what} ({folder}); {keep}, or build it anew: {rebuild}")
+
+
+def _differing(built: ModelCard, running: ModelCard) -> list[str]:
+    """Fields of the cards that decide a vector and are not the same."""
+    differing = [name for name in DECISIVE if getattr(built, name) != getattr(running, name)]
+    if built.weights and running.weights and built.weights != running.weights:
+        differing.append("weights")
+    return differing
+
+
+def for_new_index(embedder: EmbeddingModel) -> EmbeddingModel:
+    """The embedder at the quality that its device carries, where none was asked for.
+
+    A page of 1,800 tokens takes the published 2B most of a minute on a CPU, and less than half of it at 768.
+    """
+    if not isinstance(embedder, AdjustableModel) or not embedder.is_adjustable:
+        return embedder
+    is_slow = embedder.device.startswith("cpu") and embedder.card.max_pixels > QUALITIES[ON_CPU]
+    return embedder.at(ON_CPU) if is_slow else embedder
+
+
+def for_index(embedder: EmbeddingModel, built: ModelCard) -> EmbeddingModel:
+    """The embedder at the quality of an index, where none was asked for and that is all they differ in."""
+    quality = quality_of(built)
+    if quality and isinstance(embedder, AdjustableModel) and embedder.is_adjustable:
+        adjusted = embedder.at(quality)
+        if _differing(built, embedder.card) and not _differing(built, adjusted.card):
+            return adjusted
+    return embedder
+
+
+def quality_of(card: ModelCard) -> str:
+    """The name of the quality that has the card's budgets; "" where none has.
+
+    The budget of a video tells: a quality scales it for every model, while pictures are never lifted over what a model
+    takes at most, and the built-in one takes no more at "full" than others at "fast".
+    """
+    return next(
+        (
+            name
+            for name, pixels in QUALITIES.items()
+            if card.total_pixels == TOTAL_PIXELS * pixels // QUALITIES["full"] and card.max_pixels <= pixels
+        ),
+        "",
+    )
 
 
 def check_settings(meta: Mapping[str, Any], settings: Settings, folder: str) -> None:
@@ -98,6 +170,13 @@ def remembered_settings(meta: Mapping[str, Any]) -> Settings:
     return Settings(**{name: built[name] for name in UNIT_SETTINGS if name in built})
 
 
+def _options(card: ModelCard) -> str:
+    """The options of a command that load this model."""
+    revision = f" --revision {shlex.quote(card.revision)}" if card.revision else ""
+    return f"--model {shlex.quote(card.model)}{revision}"
+
+
 def _named(card: ModelCard) -> str:
     revision = f"@{card.revision[:12]}" if card.revision else ""
-    return f"{card.model}{revision} (fingerprint {card.fingerprint}, {card.dim} numbers)"
+    weights = f", weights {card.weights[:12]}" if card.weights else ""
+    return f"{card.model}{revision} (fingerprint {card.fingerprint}{weights}, {card.dim} numbers)"

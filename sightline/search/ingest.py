@@ -55,28 +55,34 @@ def ingest(
     embedder: EmbeddingModel,
     *,
     on_event: Callable[[Event], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> AddReport:
     """Bring files into the index. Every file is in exactly one of the report's counts.
 
     Ctrl-C ends the work after the commit in hand: the report says ``interrupted``, and files in work are deferred.
-    A second Ctrl-C ends it at once; nothing committed is lost then either.
+    A second Ctrl-C ends it at once; nothing committed is lost then either. ``stop``, set by another thread, is the same
+    as the first Ctrl-C.
 
     Raises:
         IndexLockedError: another process writes to the index.
         StoreError: the index cannot be written.
     """
     with plan.store.writing():
-        return _Ingest(plan, embedder, on_event or (lambda _: None)).run(found)
+        return _Ingest(plan, embedder, on_event or (lambda _: None), stop or threading.Event()).run(found)
 
 
 class _Ingest:
     """One run."""
 
-    def __init__(self, plan: Plan, embedder: EmbeddingModel, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, plan: Plan, embedder: EmbeddingModel, on_event: Callable[[Event], None], asked_to_stop: threading.Event
+    ) -> None:
         self._plan = plan
         self._embedder = embedder
         self._on_event = on_event
+        self._asked_to_stop = asked_to_stop
         self._stop = threading.Event()
+        """Set by Ctrl-C, and while a pass that failed lets its threads end."""
         # messages may be taken by a thread of the embedder, results come to ours: one at a time
         self._lock = threading.RLock()
         self._owner = threading.get_ident()
@@ -99,7 +105,7 @@ class _Ingest:
         with _gentle_interrupts(self._stop):
             try:
                 copies = self._pass(found, copies_last=True)
-                if copies and not self._stop.is_set():
+                if copies and not self._stopped():
                     self._pass(copies, copies_last=False)
                 else:
                     self._seen += len(copies)
@@ -107,7 +113,7 @@ class _Ingest:
             except KeyboardInterrupt:
                 self._stop.set()
                 self._commit()
-            interrupted = self._stop.is_set()
+            interrupted = self._stopped()
         for job in list(self._open.values()):
             self._defer(job)
         return AddReport(
@@ -120,9 +126,12 @@ class _Ingest:
             interrupted=interrupted,
         )
 
+    def _stopped(self) -> bool:
+        return self._stop.is_set() or self._asked_to_stop.is_set()
+
     def _pass(self, found: Iterable[Found | Skipped], *, copies_last: bool) -> list[Found]:
         """Everything that is found; gives back the copies of files of this pass, to be taken when those are in."""
-        reading = Reading(found, self._plan, self._stop.is_set, copies_last=copies_last)
+        reading = Reading(found, self._plan, self._stopped, copies_last=copies_last)
         threads = reading.start(self._plan.settings.decode_workers)
         results = self._embedder.stream(self._items(reading))
         ended = False
@@ -135,7 +144,7 @@ class _Ingest:
                 self._commit()
             ended = True
         finally:
-            if not ended or self._stop.is_set():
+            if not ended or self._stopped():
                 self._halt(threads)
             if isinstance(results, Generator):
                 results.close()
@@ -143,7 +152,7 @@ class _Ingest:
 
     def _halt(self, threads: list[threading.Thread]) -> None:
         """Let no thread read on: they use the store and the ledger, which may be closed next."""
-        stopped_by_hand = self._stop.is_set()
+        stopped_by_hand = self._stopped()
         self._stop.set()
         deadline = time.monotonic() + STOP_S
         for thread in threads:
@@ -159,7 +168,7 @@ class _Ingest:
 
     def _items(self, reading: Reading) -> Iterator[Item]:
         """What the model gets; everything else that is told is dealt with on the way."""
-        while (message := reading.ahead.get(self._stop.is_set)) is not None:
+        while (message := reading.ahead.get(self._stopped)) is not None:
             with self._lock:
                 unit = self._take(message)
                 if threading.get_ident() == self._owner:
@@ -247,6 +256,13 @@ class _Ingest:
                 self._undo(job)
                 self._defer(job)
                 return
+            if job.error is not None and job.error.code in KEEP_CODES:
+                self._undo(job)
+                self._open.pop(job.path)
+                settled = Settled("skipped", job.path, job.size, job.mtime_ns, job.error.code, job.error.detail)
+                self._skips.append(settled)
+                self._skip(settled.path, settled.code, settled.detail)
+                return
             if job.ids and job.error is not None:
                 detail = f"the rest after {len(job.ids)} units: {job.error.detail}"
                 self._fail(Failed(job, "", job.error.code, detail))
@@ -323,7 +339,7 @@ class _Ingest:
         problems = [UnitProblem(one.place, one.code, one.detail) for one in job.problems] if job.ids else []
         self._problems.put(job.path, problems)
         if job.ids:
-            self._plan.ledger.done(job.path, len(job.ids))
+            self._plan.ledger.done(job.path, len(job.ids), f"encoding {job.encoding}" if job.encoding else "")
         else:
             self._plan.ledger.skip(job.path, *_reason(job))
 

@@ -99,11 +99,16 @@ def prune(
 
 
 def drop(store: ItemStore, ledger: Ledger, paths: Iterable[str]) -> int:
-    """Take files out of the index: rows first, so that a kill between the two leaves no rows without a file."""
+    """Take files out of the index: down as pending, rows out, forgotten, so that a kill between two of these leaves
+    neither rows without a file nor a file that is called done and has no rows.
+    """
     num = 0
     problems = Problems(ledger)
     for group in _groups(paths, PRUNE_FILES):
         states = [state for path in group if (state := ledger.file(path)) is not None]
+        with ledger.batch():
+            for state in states:
+                ledger.begin(state.path, state.size, state.mtime_ns, state.content_hash, state.columns)
         store.delete_paths([state.path_id for state in states])
         for state in states:
             problems.put(state.path, [])

@@ -1,10 +1,12 @@
 """The reading half of indexing: which files are new, and their units, decoded ahead of the model.
 
 Runs in threads of its own and writes nothing: it tells the writing half (``ingest``) what it found through a bounded
-queue. For each file: does the ledger have it as it is on disk? Else its bytes are hashed, and unless the ledger
-knows that content, it is decoded unit by unit. A unit whose row exists (from a run that was killed) or whose vector
-exists (the same content at another path) is told as such and never reaches the model. A file with the content of
-another file of the same run is kept back until that one is in the index.
+queue. For each file: does the ledger have it as it is on disk? Else its bytes are hashed, and unless the ledger knows
+that content, it is decoded unit by unit. The next file is looked at before the units of one are read, so that the
+decoder, told of both, need not wait between them; what is told keeps the order in which files were found. A unit whose
+row exists (from a run that was killed) or whose vector exists (the same content at another path) is told as such and
+never reaches the model. A file with the content of another file of the same run is kept back until that one is in the
+index.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import MediaError
+from sightline.media.pool import UnitStream
 from sightline.media.source import open_source
-from sightline.media.text import unit_passages
+from sightline.media.text import late_encoding, unit_passages
 from sightline.media.units import UnitError
 from sightline.search.ahead import Ahead
 from sightline.search.find import Found
@@ -39,10 +42,13 @@ LOOKUP_UNITS: Final = 8
 HASH_BYTES: Final = 2**20
 
 
+Units: TypeAlias = Iterator[Unit | UnitError]
+
+
 class UnitSource(Protocol):
     """Decodes files: ``sightline.media.pool.DecodePool``."""
 
-    def units(self, path: str) -> Iterator[Unit | UnitError]:
+    def units(self, path: str) -> Units:
         """The units of a file, or an error in the place of one. Raises ``MediaError`` when the file cannot go on."""
         ...
 
@@ -62,6 +68,8 @@ class Job:
         older: whether there may be rows of it in the index.
         donor: path id of another file with the same content in the index, or "".
         ids: row ids of its units so far, in order.
+        status: of the file while its bytes were hashed.
+        encoding: of a text; "" for others.
         waiting: units that are told but are not rows yet.
         reused: units that needed no model.
         problems: units that failed.
@@ -77,6 +85,8 @@ class Job:
     columns: Mapping[str, Value]
     known: FileState | None
     older: bool
+    status: os.stat_result
+    encoding: str = ""
     donor: str = ""
     ids: dict[str, None] = field(default_factory=dict)
     waiting: int = 0
@@ -215,11 +225,7 @@ class Reading:
         """Everything. Errors that are not of one file go to whoever takes the messages."""
         error: BaseException | None = None
         try:
-            while (found := self._next()) is not None:
-                if isinstance(found, Skipped):
-                    self._tell(Settled("skipped", found.path, code=found.code, detail=found.detail))
-                else:
-                    self._file(found)
+            self._files()
         except Stopped:
             pass
         except BaseException as raised:  # raised again by the thread that takes the messages
@@ -238,30 +244,54 @@ class Reading:
         if not self.ahead.put(message, num_bytes, self._stopped):
             raise Stopped
 
+    def _files(self) -> None:
+        """File after file, each looked at before the one before it is read."""
+        coming = self._look(None)
+        while coming is not None:
+            now, coming = coming, None
+            try:
+                coming = self._look(now.units if isinstance(now, Opening) else None)
+                if isinstance(now, Opening):
+                    self._decode(now)
+                elif isinstance(now, Settled):
+                    self._tell(now)
+            except BaseException:  # whatever it was, no decoder is left at work and the error goes on
+                for one in (now, coming):
+                    _let_go(one.units if isinstance(one, Opening) else None)
+                raise
+
     # --- one file ---
 
-    def _file(self, found: Found) -> None:
+    def _look(self, before: Units | None) -> Opening | Settled | Kept | None:
+        """What is to be done with the next file; None when there is none."""
+        found = self._next()
+        if found is None:
+            return None
+        if isinstance(found, Skipped):
+            return Settled("skipped", found.path, code=found.code, detail=found.detail)
+        return self._file(found, before)
+
+    def _file(self, found: Found, before: Units | None) -> Opening | Settled | Kept:
         state = self._plan.ledger.file(found.path)
         same = state is not None and (state.size, state.mtime_ns) == (found.size, found.mtime_ns)
         if state is not None and same and not self._plan.verify and (settled := self._remembered(state, found)):
-            self._tell(settled)
-            return
+            return settled
         try:
-            content_hash, status = identify(found.path, self._plan.settings, self._stopped)
+            identity = identify(found.path, self._plan.settings, self._stopped)
         except MediaError as error:
             outcome: Literal["deferred", "skipped"] = "deferred" if error.code == "changed" else "skipped"
-            self._tell(Settled(outcome, found.path, found.size, found.mtime_ns, error.code, error.detail))
-            return
-        found = Found(found.path, status.st_size, status.st_mtime_ns)
+            return Settled(outcome, found.path, found.size, found.mtime_ns, error.code, error.detail)
+        content_hash = identity.content_hash
+        found = Found(found.path, identity.status.st_size, identity.status.st_mtime_ns)
         if state is not None and state.content_hash == content_hash and (settled := self._remembered(state, found)):
-            self._tell(dataclasses.replace(settled, touched=not same))
-            return
+            return dataclasses.replace(settled, touched=not same)
         with self._taking:
             if content_hash in self._contents and self._copies_last:
                 self.copies.append(found)
-                return
+                return Kept()
             self._contents.add(content_hash)
-        self._decode(found, content_hash, state)
+        next_file = before.next_file if isinstance(before, UnitStream) else self._plan.source.units
+        return Opening(found, identity, state, next_file(found.path))
 
     def _remembered(self, state: FileState, found: Found) -> Settled | None:
         """The outcome of the same content before, if it stands."""
@@ -273,10 +303,13 @@ class Reading:
             return Settled("remembered", found.path, found.size, found.mtime_ns, state.code, state.detail)
         return None
 
-    def _decode(self, found: Found, content_hash: str, state: FileState | None) -> None:
+    def _decode(self, opening: Opening) -> None:
+        found, identity, state = opening.found, opening.identity, opening.state
         columns = self._plan.columns if self._plan.columns is not None else (state.columns if state else {})
         older = state is not None or self._plan.look_up_all
-        job = Job(found.path, path_id(found.path), content_hash, found.size, found.mtime_ns, columns, state, older)
+        content_hash, status = identity.content_hash, identity.status
+        place = found.path, path_id(found.path), content_hash, found.size, found.mtime_ns
+        job = Job(*place, columns, state, older, status, identity.encoding)
         job.donor = next(
             (
                 other.path_id
@@ -288,21 +321,18 @@ class Reading:
         self._tell(Started(job))
         error: MediaError | None = None
         try:
-            self._units(job)
-            if _signature(os.stat(job.path)) != (found.size, found.mtime_ns):  # noqa: PTH116
-                error = MediaError("changed")
+            self._units(job, opening.units)
         except MediaError as raised:
             error = raised
-        except OSError:
-            error = MediaError("changed")
+        if _has_changed(job.path, status):
+            error = MediaError("changed")  # whatever a decoder made of a file in change
         self._tell(Ended(job, error))
 
-    def _units(self, job: Job) -> None:
+    def _units(self, job: Job, units: Units) -> None:
         """Tells the units, looked up in small groups where there may be vectors of them."""
         size = LOOKUP_UNITS if job.older or job.donor else 1
         held: list[tuple[str, str, Unit]] = []
         number = itertools.count()
-        units = self._plan.source.units(job.path)
         try:
             for unit in units:
                 if isinstance(unit, UnitError):
@@ -316,8 +346,7 @@ class Reading:
         finally:
             if held and not self._stopped():
                 self._tell_units(job, held)
-            if isinstance(units, Iterator) and hasattr(units, "close"):
-                units.close()  # a decoder at work is let go
+            _let_go(units)
 
     def _pieces(self, unit: Unit) -> Iterator[Unit]:
         """A text as passages that fit the model; anything else as it is."""
@@ -357,8 +386,43 @@ class Reading:
             self._tell(Ready(job, light, own, stored, vector), _bytes(light))
 
 
-def identify(path: str, settings: Settings, stopped: Callable[[], bool] = lambda: False) -> tuple[str, os.stat_result]:
-    """The sha256 of a file's bytes in hex, and its status while they were read.
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A file to be decoded.
+
+    Attributes:
+        found, identity, state: the file, its content, and what the ledger had of it.
+        units: what is in it; its decoder may be at work.
+    """
+
+    found: Found
+    identity: Identity
+    state: FileState | None
+    units: Units
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A copy, kept back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a file is, before it is decoded.
+
+    Attributes:
+        content_hash: sha256 of its bytes in hex.
+        status: of the file while they were read.
+        encoding: of a text; "" for others.
+    """
+
+    content_hash: str
+    status: os.stat_result
+    encoding: str
+
+
+def identify(path: str, settings: Settings, stopped: Callable[[], bool] = lambda: False) -> Identity:
+    """The content of a file, and its status while it was read.
 
     The kind is told from the first bytes before the rest is read: no use in hashing what cannot be indexed.
 
@@ -372,7 +436,12 @@ def identify(path: str, settings: Settings, stopped: Callable[[], bool] = lambda
         raise MediaError("unreadable") from None
     digest = hashlib.sha256()
     with open_source(path, settings) as opened:
+        encoding = opened.sniffed.encoding
+        ascii_so_far = encoding == "utf-8"
         while chunk := opened.file.read(HASH_BYTES):
+            if ascii_so_far and not chunk.isascii():
+                ascii_so_far = False
+                chunk, encoding = late_encoding(chunk, opened.file)
             digest.update(chunk)
             if stopped():
                 raise Stopped
@@ -380,13 +449,27 @@ def identify(path: str, settings: Settings, stopped: Callable[[], bool] = lambda
         after = os.stat(path)  # noqa: PTH116
     except OSError:
         raise MediaError("changed") from None
-    if _signature(before) != _signature(after) or before.st_ino != after.st_ino:
+    if _signature(before) != _signature(after):
         raise MediaError("changed")
-    return digest.hexdigest(), after
+    return Identity(digest.hexdigest(), after, encoding)
 
 
-def _signature(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+def _let_go(units: Units | None) -> None:
+    """End a decoder at work."""
+    if units is not None and hasattr(units, "close"):
+        units.close()
+
+
+def _has_changed(path: str, status: os.stat_result) -> bool:
+    try:
+        return _signature(os.stat(path)) != _signature(status)  # noqa: PTH116
+    except OSError:
+        return True
+
+
+def _signature(status: os.stat_result) -> tuple[int, ...]:
+    """What differs when it is another file or has other bytes: its time of change cannot be set back, unlike mtime."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _place(page: int | None, start_s: float | None) -> str:

@@ -6,6 +6,7 @@ after that, so more is fetched than was asked for, and more again until there is
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,7 +37,12 @@ class Candidate:
 
 
 def recall(
-    store: ItemStore, vector: NDArray[Any] | None, words: str, num: int, where: Filter | None = None
+    store: ItemStore,
+    vector: NDArray[Any] | None,
+    words: str,
+    num: int,
+    where: Filter | None = None,
+    leave_out: Collection[str] = (),
 ) -> list[Candidate]:
     """At most ``num`` candidates, best first, each stretch of a video once.
 
@@ -46,6 +52,7 @@ def recall(
         words: text of the query; "" searches by vector alone.
         num: how many are wanted.
         where: rows that may be found; rows are filtered before they are ranked.
+        leave_out: ids of rows that are known to the asker: they go, and moments that show the same seconds with them.
     """
     fetch = max(num * OVERFETCH, LEAST_FETCHED)
     while True:
@@ -53,7 +60,8 @@ def recall(
         rows = {row.id: row for rows in found for row in rows}
         fused = fuse([[row.id for row in rows] for rows in found], WEIGHTS)
         candidates = [Candidate(rows[one.id], one.score) for one in fused]
-        merged = merge_moments(candidates, _place)
+        candidates.sort(key=lambda candidate: candidate.row.id not in leave_out)
+        merged = [one for one in merge_moments(candidates, _place) if one.row.id not in leave_out]
         if len(merged) >= num or not more or fetch >= MOST_FETCHED:
             return merged[:num]
         fetch *= 4

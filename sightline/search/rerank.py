@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from sightline.errors import ItemError, MediaError
 from sightline.protocols import RerankingModel
 from sightline.search.recall import Candidate
+from sightline.store.schema import Found, Row
 from sightline.types import Item, Kind, Unit
 
 BLOCK_BYTES: Final = 256 * 2**20
@@ -42,24 +43,31 @@ def rerank(
     candidates: Sequence[Candidate],
     *,
     instruction: str | None = None,
+    unlike: Sequence[Item] = (),
 ) -> list[float | None]:
-    """A probability in [0, 1] for each candidate, or None where there is none."""
+    """A probability in [0, 1] for each candidate, or None where there is none.
+
+    With ``unlike`` it is the probability that the candidate answers the query, times the probability that it does not
+    answer that of the unwanted which it answers best: ``p(query, d) * (1 - max p(u, d))``.
+    """
     scores: list[float | None] = [None] * len(candidates)
     for block in _blocks(reader, candidates):
         places = [place for place, _ in block]
-        judged = _judge(reranker, query, [item for _, item in block], instruction)
-        for place, score in zip(places, judged, strict=True):
-            scores[place] = score
+        items = [item for _, item in block]
+        judged = _judge(reranker, query, items, instruction)
+        unwanted = [_judge(reranker, one, items, instruction) for one in unlike]
+        for number, (place, score) in enumerate(zip(places, judged, strict=True)):
+            against = max((other[number] or 0.0 for other in unwanted), default=0.0)
+            scores[place] = None if score is None else score * (1 - against)
     return scores
 
 
-def read_item(reader: UnitReader, candidate: Candidate) -> Item:
-    """What the model is shown of a candidate.
+def read_item(reader: UnitReader, row: Found | Row) -> Item:
+    """What the model is shown of a row.
 
     Raises:
         MediaError: its file is gone or cannot be read any more.
     """
-    row = candidate.row
     if row.kind == "text":
         return Item(text=row.text)
     return reader.unit(row.path, row.kind, page=row.page, start_s=row.start_s, end_s=row.end_s).as_item()
@@ -70,7 +78,7 @@ def _blocks(reader: UnitReader, candidates: Sequence[Candidate]) -> Iterator[lis
     size = 0
     for place, candidate in enumerate(candidates):
         try:
-            item = read_item(reader, candidate)
+            item = read_item(reader, candidate.row)
         except MediaError:
             continue
         block.append((place, item))

@@ -14,6 +14,11 @@ SNIPPET_CHARS: Final = 200
 """Most characters of a snippet, ellipses included."""
 SEARCHED_CHARS: Final = 200_000
 """Characters of a text that are looked through."""
+SHORT_CHARS: Final = 3
+"""Letters of a word that is marked only where it stands alone: "a" would mark every word that begins with it."""
+
+SMALL_CHARS: Final = 2
+"""Letters of a word that says little: "a", "of", "to", "in"."""
 
 _CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+")
 _JOINERS: Final = "\u200c\u200d"
@@ -109,3 +114,36 @@ def _on_borders(line: str, start: int, end: int) -> tuple[int, int]:
         while end > start and end < len(line) and (unicodedata.combining(line[end]) or line[end] in _JOINERS):
             end -= 1
     return start, end
+
+
+def _is_small(word: str) -> bool:
+    return len(word) <= SMALL_CHARS and word.isalpha() and word.islower()  # scripts without capitals are not lower
+
+
+def matches(shown: str, query: str) -> list[tuple[int, int]]:
+    """Where words of the query stand in a snippet: [start, end) in characters (code points), in order, apart.
+
+    A word of the query counts at the beginning of a word, as in ``snippet``, and marks it to its end; one of up to
+    three letters only counts as a whole word. Small words of one or two letters ("of", "to", but not "AI" or "42")
+    are not marked beside others.
+
+    >>> matches("The redder bicycles are red", "red bicycle")
+    [(11, 19), (24, 27)]
+    >>> matches("a cup of tea", "of a cup"), matches("to be", "to")
+    ([(2, 5)], [(0, 2)])
+    """
+    folded = _fold(shown)
+    found: set[tuple[int, int]] = set()
+    wanted = terms(query)[:64]
+    small = {word for word in re.findall(r"\w+", printable(query)) if _is_small(word)}
+    for term in [term for term in wanted if term not in small] or wanted:
+        whole = r"(?!\w)" if len(term) <= SHORT_CHARS else r"\w*"
+        pattern = re.escape(term) if _CJK.search(term) else _pattern(term) + whole
+        found.update(match.span() for match in re.finditer(pattern, folded))
+    apart: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if apart and start <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(end, apart[-1][1]))
+        else:
+            apart.append((start, end))
+    return apart

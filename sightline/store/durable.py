@@ -15,6 +15,10 @@ from typing import Final
 from sightline.store.ledger import sync_folder
 
 DAMAGED_NAME: Final = "damaged"
+SESSION_NAME: Final = "writing"
+"""File in an index folder while somebody writes: which start of the machine that was in."""
+LANCE_FOOT: Final = b"LANC"
+"""Last bytes of every file that Lance has written to its end."""
 
 
 class NewFiles:
@@ -72,10 +76,60 @@ def _files(folder: Path | str) -> Iterator[str]:
                 yield entry.path
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those it stands in, each of them on the disk when it returns: a file is no safer than they."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in reversed(missing):
+        sync_folder(one.parent)
+
+
+def boot_id() -> str:
+    """What tells one start of the machine from the next, or "" where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def begin_session(folder: Path) -> None:
+    """Say on the disk that somebody writes; the next start of the machine will know that it ended in the midst."""
+    with (folder / SESSION_NAME).open("w", encoding="ascii") as file:
+        file.write(boot_id() or "unknown")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def end_session(folder: Path) -> None:
+    """Everything is on the disk. When this is not, someone will look twice, that is all."""
+    (folder / SESSION_NAME).unlink(missing_ok=True)
+
+
+def was_cut_off(folder: Path) -> bool:
+    """Whether the machine went down while somebody wrote: files may have their size and not their contents.
+
+    A process that was killed leaves everything to the system, which still has it: nothing is amiss then.
+    """
+    try:
+        return (folder / SESSION_NAME).read_text(encoding="ascii", errors="replace") != boot_id()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def has_lance_foot(path: Path) -> bool:
+    """Whether a file of Lance's ends as one that was written to its end."""
+    with path.open("rb") as file:
+        file.seek(-min(len(LANCE_FOOT), path.stat().st_size), os.SEEK_END)
+        return file.read() == LANCE_FOOT
+
+
 def put_aside(file: Path, folder: Path) -> Path:
     """Move a damaged file into the folder ``damaged`` of an index, under a name of its own. The new place."""
     aside = folder / DAMAGED_NAME
-    aside.mkdir(exist_ok=True)
+    aside.mkdir(exist_ok=True)  # its name is synced last: the move must not wait for a disk that reports errors
     target = aside / f"{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}-{file.name}"
     file.rename(target)
     sync_folder(aside)

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import logging
 import math
+import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +33,17 @@ from lancedb.query import MatchQuery
 from numpy.typing import NDArray
 
 from sightline.errors import IndexMismatchError, StoreError
-from sightline.store.durable import DAMAGED_NAME, NewFiles, put_aside
+from sightline.store.durable import (
+    DAMAGED_NAME,
+    NewFiles,
+    begin_session,
+    end_session,
+    has_lance_foot,
+    make_folder,
+    put_aside,
+    was_cut_off,
+)
+from sightline.store.ledger import sync_folder
 from sightline.store.lock import WriterLock
 from sightline.store.schema import (
     ColumnType,
@@ -50,6 +63,9 @@ from sightline.store.schema import (
 )
 
 TABLE: Final = "items"
+STEP_NAME: Final = "stepped-back"
+"""File in the index folder that says since when files are in doubt."""
+
 SMALL_DIM: Final = 256
 """Width of ``vector_small``, the first stage of a funnel over large indexes; kept for vectors wider than this."""
 
@@ -70,6 +86,9 @@ COMPACT_BATCH_ROWS: Final = 1024
 
 RECALL_SAMPLE: Final = 32
 """Rows used as queries to compare an approximate index with an exact scan."""
+
+LEAST_RECALL: Final = 0.9
+"""Share of the exact first ten below which ``check`` calls the vector index bad; a sound one finds nearly all."""
 
 MOST_LOST_VERSIONS: Final = 2
 """Versions that opening may step back by itself: so many can a power cut leave half written, because each commit is
@@ -140,6 +159,8 @@ class LanceStore:
         self._new_files = NewFiles(self._path)
         self._broken = False
         self._durable = 0
+        self._doubtful: frozenset[str] = frozenset()
+        """While opening: files that may have their size and not their contents."""
         self._handle: Any = None
         if not self._path.is_dir():
             if dim is None:
@@ -170,7 +191,7 @@ class LanceStore:
         if dim < 1:
             raise StoreError(f"an index needs vectors of at least one number, not {dim}")
         with _said("made", self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with self.lock:
                 if self._path.is_dir():
                     return
@@ -185,6 +206,8 @@ class LanceStore:
                 shutil.rmtree(making, ignore_errors=True)
 
     def _open(self) -> None:
+        if was_cut_off(self.folder):
+            self._doubtful = self._doubtful_files()
         damage = self._damage()
         if damage is not None:
             self._heal(damage)
@@ -192,6 +215,7 @@ class LanceStore:
             self._handle = self._opened()
             if self._damaged_indexes():
                 self._rebuild()
+        self._doubtful = frozenset()
 
     def _opened(self) -> Any:
         database = lancedb.connect(self.folder, read_consistency_interval=datetime.timedelta(0))
@@ -223,6 +247,8 @@ class LanceStore:
                     path = self._path / "data" / file.path
                     if not path.is_file() or (file.file_size_bytes and path.stat().st_size != file.file_size_bytes):
                         return f"data file {file.path}"
+                    if not has_lance_foot(path) or (path.name in self._doubtful and not _reads(fragment)):
+                        return f"data file {file.path}"
                 deletions = fragment.deletion_file()
                 if deletions and _written_at(deletions) >= dataset.version - MOST_LOST_VERSIONS:
                     damage = f"deletion file {deletions}"
@@ -233,6 +259,19 @@ class LanceStore:
             log.debug("version %s of %s does not open", version, self._path, exc_info=error)
             return damage
         return None
+
+    def _doubtful_files(self) -> frozenset[str]:
+        """Names of data files and of index folders that came with the newest versions, which had perhaps not been
+        brought to the disk.
+        """
+        for manifest in self._manifests()[MOST_LOST_VERSIONS:]:
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # the next one, then
+                safe = lance.dataset(str(self._path), version=_version(manifest))
+                known = {Path(file.path).name for fragment in safe.get_fragments() for file in fragment.data_files()}
+                known |= {str(index["uuid"]) for index in safe.list_indices()}
+                places = [*(self._path / "data").iterdir(), *(self._path / "_indices").glob("*")]
+                return frozenset({place.name for place in places} - known)
+        return frozenset()
 
     def _heal(self, damage: str) -> None:
         """Step back to the newest version that reads, and put the manifests above it aside."""
@@ -257,6 +296,7 @@ class LanceStore:
                     f"the index is damaged ({damage}) and no version of it can be read. Restore a backup, or move "
                     f"{self._path} away and index again"
                 )
+            self._remember_step(manifest)
             self._put_aside(bad)
             log.warning(
                 "the newest version of the index in %s was damaged (%s), as after a power cut: opened the version "
@@ -266,6 +306,36 @@ class LanceStore:
                 len(bad),
                 self.folder / DAMAGED_NAME,
             )
+
+    def _remember_step(self, good: Path) -> None:
+        """Before the step to this manifest: what was acknowledged since must be looked at again."""
+        since_s = good.stat().st_mtime
+        if self.stepped_back_s is not None:
+            since_s = min(since_s, self.stepped_back_s)
+        with (self.folder / STEP_NAME).open("w", encoding="ascii") as file:
+            file.write(repr(since_s))
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self.folder)
+
+    @property
+    def stepped_back_s(self) -> float | None:
+        """When the version was written that opening has stepped back to, in seconds since 1970; None if it never did.
+
+        A disk that keeps its word loses nothing that was acknowledged. With one that does not, files that the ledger
+        calls done since then may have lost their rows: see ``settle_step``.
+        """
+        try:
+            return float((self.folder / STEP_NAME).read_text(encoding="ascii") or 0.0)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return 0.0
+
+    def settle_step(self) -> None:
+        """Whoever calls it has looked at every file in doubt."""
+        (self.folder / STEP_NAME).unlink(missing_ok=True)
+        sync_folder(self.folder)
 
     def _put_aside(self, manifests: Iterable[Path]) -> None:
         for manifest in manifests:
@@ -290,8 +360,16 @@ class LanceStore:
             if self.lock.depth == 1:
                 # a writer that died may have left a commit that is not on the disk yet
                 with _said("written", self.folder):
-                    self._new_files.sync()
+                    try:
+                        self._new_files.sync()
+                        begin_session(self.folder)
+                    except OSError:
+                        self._broken = True  # as in _sync: a second try would prove nothing
+                        raise
             yield
+            if self.lock.depth == 1 and not self._broken:
+                with _said("written", self.folder):
+                    end_session(self.folder)
 
     @contextlib.contextmanager
     def _commit(self) -> Iterator[Any]:
@@ -304,10 +382,16 @@ class LanceStore:
         """Bring a commit to the disk, or take it back."""
         try:
             self._new_files.sync()
+            # Lance has been seen to commit a file of which the last write had failed, and to say nothing
+            if (damage := self._damage()) is not None:
+                raise OSError(errno.EIO, f"{damage} was not written to its end")
         except OSError:
             # never try a failed fsync again: nobody must believe in what it did not bring down
             self._broken = True
-            self._put_aside([manifest for manifest in self._manifests() if _version(manifest) > self._durable])
+            for manifest in self._manifests():
+                if _version(manifest) > self._durable:
+                    with contextlib.suppress(OSError):  # a disk in trouble; the error that goes on is the first
+                        self._put_aside([manifest])
             self._handle = self._opened()
             raise
         self._durable = self._table.version
@@ -492,8 +576,14 @@ class LanceStore:
         self._sync()
 
     def _index_damage(self, index: Any) -> bool:
-        files = [path for path in (self._path / "_indices" / str(index.index_uuid)).rglob("*") if path.is_file()]
-        return bool(sum(path.stat().st_size for path in files) != index.size_bytes)
+        folder = self._path / "_indices" / str(index.index_uuid)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        if sum(path.stat().st_size for path in files) != index.size_bytes:
+            return True
+        if any(path.suffix == ".lance" and not has_lance_foot(path) for path in files):
+            return True
+        # contents cannot be told from what they should be, and are soon made again
+        return folder.name in self._doubtful
 
     def _index_vectors(self) -> bool:
         """Build the vector index anew when it is due: merging its segments has lost rows."""
@@ -542,24 +632,81 @@ class LanceStore:
             return problems
         seen: set[str] = set()
         try:
-            for batch in self._dataset().scanner(columns=["id", "vector"], batch_size=COMPACT_BATCH_ROWS).to_batches():
-                ids = [_unpack(one) for one in batch["id"].to_pylist()]
+            scanner = self._dataset().scanner(columns=["id", "path", "vector"], batch_size=COMPACT_BATCH_ROWS)
+            for batch in scanner.to_batches():
+                ids, paths = ([_unpack(one) for one in batch[name].to_pylist()] for name in ("id", "path"))
                 norms = np.linalg.norm(_matrix(pa.table(batch), self._dim), axis=1)
-                for one, norm in zip(ids, norms, strict=True):
+                for one, path, norm in zip(ids, paths, norms, strict=True):
                     if one in seen:
-                        problems.append(Problem(code="duplicate_id", detail=f"row {one} is there more than once"))
+                        detail = f"row {one} is there more than once"
+                        problems.append(Problem(code="duplicate_id", detail=detail, path=path))
                     if not math.isclose(norm, 1.0, abs_tol=0.01):
-                        problems.append(
-                            Problem(code="bad_vector", detail=f"the vector of row {one} is not a unit vector")
-                        )
+                        detail = f"the vector of row {one} is not a unit vector"
+                        problems.append(Problem(code="bad_vector", detail=detail, path=path))
                     seen.add(one)
             for column in self._damaged_indexes():
                 detail = f"the index of {column} is damaged; opening the library to write builds it again"
                 problems.append(Problem(code="damaged_index", detail=detail))
+            if (share := self._vector_recall()) < LEAST_RECALL:
+                detail = f"the vector index finds {share:.0%} of the true first ten; sightline doctor --repair helps"
+                problems.append(Problem(code="low_recall", detail=detail))
+            for version in self._bad_versions():
+                detail = f"version {version}, of the past, cannot be read; sightline doctor --repair puts it aside"
+                problems.append(Problem(code="bad_version", detail=detail))
         except Exception:  # whatever lance raises, the finding is that reading failed
             log.debug("reading %s failed", self._path, exc_info=True)
             problems.append(Problem(code="unreadable", detail="rows cannot be read; restore a backup or index again"))
         return problems
+
+    def _bad_versions(self) -> list[int]:
+        """Versions before the newest that cannot be read: nobody needs them, but a step back would stumble on them."""
+        return [version for version in map(_version, self._manifests()[1:]) if self._damage(version) is not None]
+
+    def _vector_recall(self) -> float:
+        """``recall`` where there is a vector index; 1 where every search is exact."""
+        has_index = any(index.columns == ["vector"] for index in self._table.list_indices())
+        return self.recall() if has_index else 1.0
+
+    def repair(self) -> None:
+        """Put past versions that do not read aside, leave one row of each id, and build bad indexes anew.
+
+        For a moment the rows of an id are gone: whoever calls it has their files down as pending.
+        """
+        with self._commit() as table:
+            seen = Counter(self.ids())
+            doubled = sorted(id for id, num in seen.items() if num > 1)
+            for some in _chunks(doubled):
+                rows = self.get(some)
+                table.delete(_is_in("id", some))
+                self._sync()
+                self.add(rows)
+            bad = set(self._bad_versions())
+            self._put_aside([manifest for manifest in self._manifests() if _version(manifest) in bad])
+            if self._damaged_indexes():
+                self._index_columns()
+            weak = [index.name for index in table.list_indices() if index.columns == ["vector"]]
+            if weak and self._vector_recall() < LEAST_RECALL:
+                table.drop_index(weak[0])
+                self._sync()
+            self._index_vectors()
+
+    def snapshot(self) -> list[Path]:
+        """The files that the newest version consists of, relative to the folder.
+
+        They never change, and they stay for a day at least: copied at any pace, they are the index as it was.
+        """
+        with _said("read", self.folder):
+            dataset = self._dataset()
+            files = [manifest for manifest in self._manifests() if _version(manifest) == dataset.version]
+            for fragment in dataset.get_fragments():
+                files += [self._path / "data" / file.path for file in fragment.data_files()]
+                deletions = fragment.deletion_file()
+                files += [self._path / deletions] if deletions else []
+            for index in dataset.list_indices():
+                files += [file for file in (self._path / "_indices" / index["uuid"]).rglob("*") if file.is_file()]
+            # a commit reads what was committed since the version that it began with
+            files += [file for file in self._path.glob("_transactions/*.txn") if _began(file) == dataset.version - 1]
+            return sorted({file.relative_to(self.folder) for file in files})
 
     def close(self) -> None:
         """Let go of files. May be called twice."""
@@ -734,6 +881,19 @@ def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
         yield values[start : start + IDS_PER_FILTER]
 
 
+def _reads(fragment: Any) -> bool:
+    """Whether every value of a fragment is one that could have been written."""
+    try:
+        for batch in fragment.scanner(batch_size=COMPACT_BATCH_ROWS).to_batches():
+            batch.validate(full=True)
+            vectors = np.asarray(batch["vector"].flatten(), np.float32).reshape(batch.num_rows, -1)
+            if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=0.01) or "" in batch["id"].to_pylist():
+                return False
+    except (OSError, ValueError, RuntimeError, pa.ArrowException):
+        return False
+    return True
+
+
 def _written_at(deletions: str) -> int:
     """The version that a deletion file was written over: ``_deletions/<fragment>-<version>-<number>.<kind>``."""
     return int(Path(deletions).name.split("-")[1])
@@ -741,6 +901,12 @@ def _written_at(deletions: str) -> int:
 
 def _version(manifest: Path) -> int:
     return 2**64 - 1 - int(manifest.stem)
+
+
+def _began(transaction: Path) -> int:
+    """The version that a transaction began with: ``_transactions/<version>-<uuid>.txn``."""
+    head = transaction.name.partition("-")[0]
+    return int(head) if head.isdigit() else -1
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

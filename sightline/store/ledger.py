@@ -49,7 +49,7 @@ class FileState:
         path, path_id: the file, and what its rows are deleted by.
         size, mtime_ns, content_hash: of the file as it was last begun.
         status: ``pending``, ``done`` or ``skipped``.
-        code, detail: why it was skipped; "" otherwise.
+        code, detail: why it was skipped; of an indexed text, ``detail`` is its encoding; "" otherwise.
         attempts: how often this content was begun.
         units: rows it has in the index.
         updated_s: when the state was written, in seconds since 1970.
@@ -92,7 +92,24 @@ def _create(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX files_content ON files (content_hash)")
 
 
-MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_create]
+def _label(db: sqlite3.Connection) -> None:
+    db.execute("CREATE TABLE label_queries (key TEXT PRIMARY KEY, query TEXT NOT NULL) WITHOUT ROWID")
+    db.execute("""
+        CREATE TABLE labels (
+            query_key TEXT NOT NULL,
+            item TEXT NOT NULL,
+            path BLOB NOT NULL,
+            kind TEXT NOT NULL,
+            page INTEGER,
+            start_s REAL,
+            end_s REAL,
+            value INTEGER NOT NULL CHECK (value IN (-1, 1)),
+            time_s REAL NOT NULL,
+            PRIMARY KEY (query_key, item)
+        ) WITHOUT ROWID""")
+
+
+MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_create, _label]
 """Each brings the tables from the version of its position to the next. Append only."""
 
 _FIELDS: Final = (
@@ -125,7 +142,7 @@ class Ledger:
             try:
                 self._migrate()
                 self._restart()
-            except BaseException:
+            except BaseException:  # whatever it was, the database is closed and the error goes on
                 self._db.close()
                 raise
 
@@ -144,7 +161,7 @@ class Ledger:
             self.read_only = True
             db = sqlite3.connect(uri + "?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA schema_version")
-        except BaseException:
+        except BaseException:  # as above
             db.close()
             raise
         return db
@@ -228,9 +245,9 @@ class Ledger:
             row = db.execute(f"SELECT {_FIELDS} FROM files WHERE path = ?", (key,)).fetchone()
         return _state(row)
 
-    def done(self, path: str, units: int) -> None:
-        """A file that was begun is indexed, with so many rows."""
-        self._update(path, "status = 'done', code = '', detail = '', units = ?", units)
+    def done(self, path: str, units: int, detail: str = "") -> None:
+        """A file that was begun is indexed, with so many rows; ``detail`` is worth knowing and no failure."""
+        self._update(path, "status = 'done', code = '', detail = ?, units = ?", detail, units)
 
     def skip(self, path: str, code: str, detail: str = "") -> None:
         """A file that was begun cannot be indexed, for this reason; it has no rows."""
@@ -287,6 +304,17 @@ class Ledger:
         rows = self._all(f"SELECT {_FIELDS} FROM files WHERE content_hash = ? ORDER BY path", (content_hash,))
         return [_state(row) for row in rows]
 
+    # --- other tables ---
+
+    def read(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """All rows of a query on a table of a neighbour (``labels``)."""
+        return self._all(statement, values)
+
+    def write(self, statement: str, values: tuple[object, ...]) -> None:
+        """A change of a table of a neighbour; one transaction, or part of ``batch``."""
+        with self._said("written"), self._transaction() as db:
+            db.execute(statement, values)
+
     # --- transactions ---
 
     @contextlib.contextmanager
@@ -305,7 +333,7 @@ class Ledger:
             self._depth += 1
             try:
                 yield self._db
-            except BaseException:
+            except BaseException:  # whatever it was, nothing of it is written and the error goes on
                 self._depth -= 1
                 if self._depth == 0 and self._db.in_transaction:
                     self._db.execute("ROLLBACK")
@@ -329,6 +357,8 @@ class Ledger:
                 (text for start, text in _REASONS.items() if name.startswith(start)), "SQLite reports an error"
             )
             raise StoreError(f"the ledger cannot be {done}: {reason} ({self.path})") from error
+        except OSError as error:  # from the sync of its folder
+            raise StoreError(f"the ledger cannot be {done}: {error.strerror} ({self.path})") from error
 
     def close(self) -> None:
         """Let go of the file. May be called twice."""

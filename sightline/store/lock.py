@@ -17,6 +17,9 @@ from sightline.errors import IndexLockedError, StoreError
 
 LOCK_NAME: Final = "writer.lock"
 POLL_S: Final = 0.05
+DYING_S: Final = 5.0
+"""How long a lock is waited for whose owner was killed: a program that it was just starting has its files for some
+milliseconds more."""
 
 
 class WriterLock:
@@ -56,7 +59,7 @@ class WriterLock:
             if self._depth == 0:
                 self._descriptor = self._take()
             self._depth += 1
-        except BaseException:
+        except BaseException:  # whatever it was, the lock is given back and the error goes on
             self._threads.release()
             raise
         return self
@@ -83,17 +86,31 @@ class WriterLock:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if time.monotonic() >= give_up:
+                    late_s = time.monotonic() - give_up
+                    if late_s >= (DYING_S if self._owner_is_dead() else 0):
                         raise IndexLockedError(self._refusal()) from None
                     time.sleep(POLL_S)
             owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             with contextlib.suppress(OSError):  # a full disk must not stop a delete; the file only informs
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(owner).encode(), 0)
-        except BaseException:
+        except BaseException:  # whatever it was, the file is closed and the error goes on
             os.close(descriptor)
             raise
         return descriptor
+
+    def _owner_is_dead(self) -> bool:
+        """Whether the last owner was killed: what it was just starting may hold its files for a moment longer."""
+        owner = read_owner(self.path.parent)
+        if owner is None or owner["host"] != socket.gethostname():
+            return False
+        try:
+            os.kill(int(owner["pid"]), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # it lives, and is another user's
+            return False
+        return False
 
     def _refusal(self) -> str:
         owner = read_owner(self.path.parent)

@@ -76,7 +76,7 @@ def column_type(value: object) -> ColumnType:
         return "text"
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            raise ConfigError(f"an integer in a column has at most 64 bits, not {value}")
+            raise ConfigError("an integer in a column has at most 64 bits")  # the number may be too long to be written
         return "integer"
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -158,12 +158,14 @@ class Problem:
     """Something wrong with the index, found by ``check``.
 
     Attributes:
-        code: a word for programs (``duplicate_id``, ``bad_vector``, ``unreadable``, ``path_id``).
+        code: a word for programs (``duplicate_id``, ``bad_vector``, ``unreadable``, …).
         detail: a sentence for people, with what to do.
+        path: the file it is about, or "".
     """
 
     code: str
     detail: str
+    path: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,8 +228,14 @@ def _digest(*parts: str) -> str:
     return digest.hexdigest()[:32]
 
 
+KEPT: Final = 1e-3
+"""How far a number of a unit vector may be from itself once it was rounded to float16, and its length with it."""
+
+
 def checked_rows(rows: Iterable[Row], dim: int) -> tuple[list[Row], NDArray[np.float16]]:
     """The rows, the last of each id, and their vectors as they are kept: (N, E) float16, unit length.
+
+    A vector that was kept before, as that of a copy of its file, stays to the bit what it was.
 
     Raises:
         StoreError: a vector is of another width, not finite, or zero; it names the id. Nothing is kept then.
@@ -235,7 +243,12 @@ def checked_rows(rows: Iterable[Row], dim: int) -> tuple[list[Row], NDArray[np.f
     unique = list({row.id: row for row in rows}.values())
     matrix = np.zeros((len(unique), dim), np.float16)
     for position, row in enumerate(unique):
-        matrix[position] = unit_vector(row.vector, dim, f"row {row.id}")
+        unit = unit_vector(row.vector, dim, f"row {row.id}")
+        matrix[position] = unit
+        with np.errstate(over="ignore"):
+            narrow = np.asarray(row.vector).astype(np.float16)
+        if np.array_equal(narrow, row.vector) and np.abs(narrow - unit).max() < KEPT:
+            matrix[position] = narrow
     return unique, matrix
 
 
@@ -431,7 +444,7 @@ _TERM: Final = re.compile(
 _KEY: Final = re.compile(r"\s*(?P<name>[^\W\d]\w*)\s*(?P<operator>\W*?)\s*")
 
 
-_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,1000}")  # Python reads no integer of over 4,300 digits
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -461,6 +474,8 @@ def _parse_mapping(mapping: Mapping[str, Any]) -> Iterator[_Term]:
         match = _KEY.fullmatch(key) if isinstance(key, str) else None
         if match is None:
             raise ConfigError(f"{key!r} is no key of a filter")
+        if isinstance(value, int):
+            column_type(value)
         yield match["name"], match["operator"] or "=", value
 
 

@@ -10,7 +10,7 @@ PUBLIC = {
     "__version__",
     *{"Embedder", "Reranker", "Library", "Item", "Hit", "VideoFrames", "ModelCard", "AddReport", "Skipped", "Settings"},
     *{"SightlineError", "InputError", "ItemError", "MediaError", "PromptError", "ConfigError", "WeightsError"},
-    *{"CapacityError", "StoreError", "IndexMismatchError", "IndexLockedError", "MissingExtraError"},
+    *{"CapacityError", "StoreError", "IndexMismatchError", "IndexLockedError", "RemoteError", "MissingExtraError"},
 }
 
 

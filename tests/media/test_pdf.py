@@ -106,6 +106,13 @@ def test_no_pages(make_pdf, settings, code):
     assert code(pdf.num_pages, make_pdf([]), settings) == "no_pages"
 
 
+def test_the_reason_is_not_that_of_the_document_before(make_pdf, settings, code):
+    protected, empty = encrypted(make_pdf, "secret", "owner"), make_pdf([])
+    for before, why in ((protected, "password"), (b"%PDF-1.4\n", "corrupt"), (empty, "no_pages")):
+        assert code(pdf.num_pages, before, settings) == why
+        assert code(pdf.num_pages, empty, settings) == "no_pages"
+
+
 def test_a_page_that_is_not_there(make_pdf, settings, code):
     assert code(pdf.page, make_pdf(["x"]), 2, settings) == "no_pages"
     assert code(pdf.page, make_pdf(["x"]), 0, settings) == "no_pages"

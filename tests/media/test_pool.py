@@ -19,11 +19,14 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
+from sightline import Library
 from sightline.errors import MediaError
 from sightline.media import pool as pool_module, units, wire
 from sightline.media.pool import DecodePool
+from sightline.media.room import KEPT_BYTES, Filled, Room, place_bytes
 from sightline.media.units import UnitError
 from sightline.settings import Settings
+from sightline.testing import ToyEmbedder
 from sightline.types import Unit, VideoFrames
 
 read: Any = units.units
@@ -60,17 +63,23 @@ def child_of(pool):
     return child._process.pid
 
 
+@pytest.fixture(autouse=True)
+def trap_file(tmp_path):
+    """The file that children are asked for in vain."""
+    (tmp_path / "trap").write_text("trap")
+
+
 def trap(monkeypatch, body):
-    """Children run ``body`` when asked for a file whose name begins with "trap"."""
+    """Children run ``body`` when asked for a file of the name "trap"."""
     source = textwrap.dedent(f"""
         import sys; sys.path.append(sys.argv[1])
         from sightline.media import units
         real = units.units
-        def trapped(path, settings):
-            if "trap" in path:
+        def trapped(path, settings, handed):
+            if path == "trap":
                 yield units.Unit(kind="text", text="before")
                 {body}
-            yield from real(path, settings)
+            yield from real(path, settings, handed)
         units.units = trapped
         from sightline.media.child import main
         main(int(sys.argv[2]))
@@ -153,6 +162,147 @@ def test_a_death_costs_one_file(monkeypatch, picture, tmp_path, code, body, expe
         assert len(list(pool.units(picture))) == 1
 
 
+def trap_pages(monkeypatch, body):
+    """Children run ``body`` before they draw page ``number``."""
+    source = textwrap.dedent(f"""
+        import os, sys, time; sys.path.append(sys.argv[1])
+        from sightline.media import pdf
+        real = pdf.Document.page
+        def trapped(self, number, settings):
+            {body}
+            return real(self, number, settings)
+        pdf.Document.page = trapped
+        from sightline.media.child import main
+        main(int(sys.argv[2]))
+    """)
+    monkeypatch.setattr(pool_module, "_START", source)
+
+
+def places(values):
+    """Of each unit its page, of each error its page and code."""
+    return [(value.page, value.code) if isinstance(value, UnitError) else value.page for value in values]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("if number == 2: os.abort()", [1, (2, "crash"), 3, 4]),
+        ("if number == 2: raise RuntimeError", [1, (2, "crash"), 3, 4]),
+        ("if number == 1: time.sleep(600)", [(1, "timeout"), 2, 3, 4]),
+        ("if number == 3: bytearray(4 << 30)", [1, 2, (3, "memory"), 4]),
+        ("if number == 4: os._exit(0)", [1, 2, 3, (4, "crash")]),
+        ("if number in (1, 3): os.abort()", [(1, "crash"), 2, (3, "crash"), 4]),
+    ],
+)
+def test_a_page_that_ends_its_decoder_costs_one_page(body, expected, monkeypatch, make_pdf, tmp_path):
+    trap_pages(monkeypatch, body)
+    (tmp_path / "a.pdf").write_bytes(make_pdf(["one", "two", "three", "four"]))
+    with Pool(Settings(decode_timeout_s=4)) as pool:
+        found = list(pool.units(tmp_path / "a.pdf"))
+    assert places(found) == expected
+    words = ["one", "two", "three", "four"]
+    assert [value.text for value in found if isinstance(value, Unit)] == [
+        word for number, word in enumerate(words, 1) if number in expected
+    ]
+
+
+def test_what_a_cap_leaves_out_is_told_behind_a_page_that_crashed(monkeypatch, make_pdf, tmp_path):
+    trap_pages(monkeypatch, "if number == 2: os.abort()")
+    (tmp_path / "a.pdf").write_bytes(make_pdf(["x"] * 5))
+    with Pool(Settings(pdf_max_pages=2)) as pool:
+        assert places(pool.units(tmp_path / "a.pdf")) == [1, (2, "crash"), (3, "too_large")]
+
+
+def test_a_document_may_cost_only_so_many_decoders(monkeypatch, make_pdf, tmp_path):
+    trap_pages(monkeypatch, "if number > 1: os.abort()")
+    (tmp_path / "a.pdf").write_bytes(make_pdf(["x"] * 500))
+    seen = []
+    with Pool() as pool, pytest.raises(MediaError) as caught:
+        for value in pool.units(tmp_path / "a.pdf"):
+            seen.append(value)  # noqa: PERF402 - what came before the error counts
+    assert caught.value.code == "crash" and places(seen) == [1, (2, "crash"), (3, "crash")]
+
+
+def test_a_document_of_which_every_page_hangs_costs_the_time_of_one_step(monkeypatch, make_pdf, tmp_path, code):
+    trap_pages(monkeypatch, "time.sleep(600)")
+    (tmp_path / "a.pdf").write_bytes(make_pdf(["x"] * 500))
+    assert len(pool_module.PAGE_SHARE) == pool_module.DEATHS and sum(pool_module.PAGE_SHARE) == 1.0
+    waited: Any = []
+    real = pool_module._Child.receive
+
+    def receive(self, timeout_s):
+        try:
+            return real(self, timeout_s)
+        except MediaError:
+            waited.append(timeout_s)
+            raise
+
+    monkeypatch.setattr(pool_module._Child, "receive", receive)
+    with Pool(Settings(decode_timeout_s=4)) as pool:
+        assert code(pool.units, tmp_path / "a.pdf") == "timeout"
+    assert waited == [2.0, 1.0, 1.0]
+
+
+def test_a_closed_pool_does_not_go_on_at_the_next_page(monkeypatch, make_pdf, tmp_path):
+    trap_pages(monkeypatch, "if number == 2: time.sleep(600)")
+    (tmp_path / "a.pdf").write_bytes(make_pdf(["x"] * 5))
+    pool = Pool()
+    stream = pool.units(tmp_path / "a.pdf")
+    next(stream)
+    pool.close()
+    with pytest.raises(MediaError) as caught:
+        next(stream)
+    assert caught.value.code == "crash"
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed_by_the_parent(pool, make_pdf, tmp_path, code):
+    path = tmp_path / "a.pdf"
+    path.write_bytes(make_pdf(["x"] * 5))
+
+    def read_and_change():
+        stream = pool.units(path)
+        yield next(stream)
+        path.write_bytes(make_pdf(["y"] * 6))
+        yield from stream
+
+    assert code(read_and_change) == "changed"
+
+
+def test_a_file_that_kills_its_decoder_is_tried_twice_until_it_changes(monkeypatch, tmp_path):
+    trap(monkeypatch, "import os; os.abort()")
+    (tmp_path / "files").mkdir()
+    path = tmp_path / "files" / "trap"
+    path.write_text("Words that nobody reads.")
+    tried: Any = []
+    real = Pool.units
+    monkeypatch.setattr(DecodePool, "units", lambda self, path: tried.append(path) or fails_whole(real(self, path)))
+
+    def fails_whole(values):
+        next(values)  # the trap gives one unit before it closes; without it the file has nothing
+        yield from values
+
+    for number, expected in enumerate([1, 2, 2, 2, 3, 4, 4]):
+        if number == 4:
+            path.write_text("Other words.")
+        with Library.open(tmp_path / "index", embedder=ToyEmbedder()) as library:
+            report = library.add([tmp_path / "files"])
+        assert [(one.path, one.code) for one in report.skipped] == [(str(path), "crash")]
+        assert report.seen == 1 and len(tried) == expected
+
+
+def test_pages_behind_one_that_crashed_are_found(monkeypatch, make_pdf, tmp_path):
+    trap_pages(monkeypatch, "if number == 2: os.abort()")
+    (tmp_path / "files").mkdir()
+    path = tmp_path / "files" / "a.pdf"
+    path.write_bytes(make_pdf(["red bicycle", "blue car", "green wheel"]))
+    with Library.open(tmp_path / "index", embedder=ToyEmbedder()) as library:
+        report = library.add([tmp_path / "files"])
+        assert (report.indexed, report.units, report.skipped) == (1, 2, ())
+        assert [(hit.page, hit.snippet) for hit in library.search("green wheel", k=1)] == [(3, "green wheel")]
+        assert [(one.path, one.code) for one in library.failures()] == [(str(path), "crash")]
+        assert library.failures()[0].detail.startswith("page 2: ")
+
+
 def test_the_memory_of_the_parent_is_not_the_limit(tmp_path, monkeypatch, code):
     Image.new("L", (7000, 7000)).save(tmp_path / "a.png")
     with Pool(Settings(decode_memory_bytes=256 * 2**20)) as pool:
@@ -175,7 +325,8 @@ def test_what_the_child_may_not_do(monkeypatch, tmp_path):
                 found.append(str(resource.getrlimit(resource.RLIMIT_CORE)[0]))
                 found.append(str(os.read(0, 1)))
                 found.append(" ".join(sorted(os.environ)))
-                found.append("NoNewPrivs:\\t1" if "NoNewPrivs:\\t1" in open("/proc/self/status").read() else "")
+                import ctypes
+                found.append(str(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0)) if sys.platform == "linux" else "")
                 found.append(str(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))
                 yield units.Unit(kind="text", text="; ".join(found))
                 return
@@ -187,7 +338,7 @@ def test_what_the_child_may_not_do(monkeypatch, tmp_path):
         assert pool.held["files"] and pool.held["memory"]
         if sys.platform == "linux":
             assert pool.held["rights"] and pool.held["parent"]
-            assert found[5] == "NoNewPrivs:\t1"
+            assert found[5] == "1", "no new privileges"
         if pool.held["network"]:
             assert found[1] == "no network"
     assert found[0] == "no writing" and (not target.exists() or target.stat().st_size == 0)
@@ -277,6 +428,7 @@ def test_closing_ends_children_at_work(monkeypatch, tmp_path):
 PARENT = """
 import sys, time
 from sightline.media.pool import DecodePool
+from sightline.media.room import KEPT_BYTES, Filled, Room, place_bytes
 print("main ran", flush=True)
 pool = DecodePool()
 for value in pool.units(sys.argv[1]):
@@ -419,3 +571,272 @@ def test_nonsense_from_a_child_is_a_broken_pipe(data):
 def test_any_header_is_taken_or_refused(header):
     with contextlib.suppress(wire.Broken):
         wire.unpack({**UNIT, **header}, np.zeros(12, np.uint8))
+
+
+# -- the memory that a child fills
+
+
+@pytest.fixture
+def room():
+    made: Any = Room.make(2 * 64 * 4096)
+    if made is None:
+        pytest.skip("this system has no memory to hand over: pixels go through the pipe")
+    yield made
+    made.close()
+
+
+def test_what_is_put_is_read_and_stays_as_it_was_read(room):
+    filled = Filled(room.fileno(), 64 * 4096)
+    given = [np.full((50, 40, 3), number, np.uint8) for number in range(5)]
+    found = [room.read(filled.put(pixels), pixels.nbytes) for pixels in given]
+    assert room.num_read == filled.num_put == 5
+    for number, pixels in enumerate(found):
+        assert pixels.shape == (6000,) and (pixels == number).all(), "the places were filled again since"
+
+
+def test_what_is_made_in_its_place_is_there(room):
+    filled = Filled(room.fileno(), 64 * 4096)
+    for number in range(5):
+        other = np.full((50, 40, 3), 100 + number, np.uint8)
+        filled.next_place(6000)[:] = number
+        drawn = filled.next_place(6000).reshape(50, 40, 3)
+        assert (room.read(filled.put(drawn), 6000) == number).all()
+        filled.next_place(6000)[:] = 77  # made, and then not given
+        assert (room.read(filled.put(other), 6000) == 100 + number).all()
+        filled.next_place(6000)[:] = np.arange(6000) % 251
+        turned = filled.next_place(6000).reshape(50, 40, 3)[::-1]
+        assert (room.read(filled.put(turned.copy()), 6000).reshape(50, 40, 3)[-1, -1] == [117, 118, 119]).all()
+
+
+@pytest.mark.parametrize(
+    ("place", "size"),
+    [(2, 1), (-1, 1), (0, 64 * 4096 + 1), (1, 64 * 4096 + 1), (0, -1), ("0", 1), (0.0, 1), (None, 1), (True, 1)],
+)
+def test_places_that_are_none_are_refused(room, place, size):
+    with pytest.raises(ValueError, match="no such place"):
+        room.read(place, size)
+
+
+def test_nobody_changes_the_size_of_the_memory(room):
+    for size in (0, 4096, 2**30):
+        with pytest.raises(PermissionError):
+            os.truncate(room.fileno(), size)
+
+
+def test_what_a_great_picture_took_is_given_back():
+    size = place_bytes(2**31)
+    room: Any = Room.make(2 * size)
+    if room is None:
+        pytest.skip("this system has no memory to hand over: pixels go through the pipe")
+    filled = Filled(room.fileno(), size)
+    place = filled.put(np.ones(size, np.uint8))
+    assert os.fstat(room.fileno()).st_blocks * 512 >= size
+    assert room.read(place, size).all()
+    assert os.fstat(room.fileno()).st_blocks * 512 <= 2 * KEPT_BYTES
+    assert (room.read(filled.put(np.full(size, 7, np.uint8)), size) == 7).all(), "and it is used again"
+    room.close()
+    with pytest.raises(ValueError, match="closed"):
+        room.read(0, 1)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [None, "xyz", [], [3], [10, 3], [0, 5, 3], [-4, -4, 3], [2.0, 2, 3], [True, 4, 3], [2**40, 1, 3], [2**16] * 4],
+)
+def test_a_shape_that_is_none_is_refused(shape):
+    with pytest.raises(wire.Broken):
+        wire.num_pixel_bytes({"shape": shape})
+
+
+def lie(monkeypatch, **words):
+    """Children say other things of the pixels of a file called "lie" than they should; other files they give."""
+    source = textwrap.dedent(f"""
+        import os, sys; sys.path.append(sys.argv[1])
+        from sightline.media import room, wire
+        real = wire.pack
+        def pack(value):
+            header, pixels = real(value)
+            if header.get("title") == "lie":
+                header |= {words!r}
+            return header, pixels
+        wire.pack = pack
+        put = room.Filled.put
+        room.Filled.put = lambda self, pixels: put(self, pixels) if LIES is None else LIES
+        from sightline.media.child import main
+        main(int(sys.argv[2]))
+    """).replace("LIES", repr(words.pop("place", None)))
+    monkeypatch.setattr(pool_module, "_START", source)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A picture large enough to go through the memory, and its pixels."""
+    pixels = np.arange(200 * 300 * 3, dtype=np.uint32).astype(np.uint8).reshape(200, 300, 3)
+    Image.fromarray(pixels).save(tmp_path / "lie.png")
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return pixels
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"shape": [20_000, 20_000, 3]},
+        {"shape": [2**31, 2**31, 3]},
+        {"shape": [0, 0, 3]},
+        {"shape": [-1, -1, 3]},
+        {"shape": None},
+        {"shape": [200, 300]},
+        {"shape": [200, 300, 4]},
+        {"kind": "nonsense"},
+    ],
+)
+def test_a_child_that_lies_about_its_pixels_costs_one_file(words, monkeypatch, photo, tmp_path, code):
+    lie(monkeypatch, **words)
+    with Pool() as pool:
+        assert code(pool.units, tmp_path / "lie.png") == "crash"
+        assert not pool._alive, "nothing more is believed of it"
+        (unit,) = pool.units(tmp_path / "photo.png")
+        assert (unit.pixels == photo).all()
+
+
+@pytest.mark.parametrize("place", [2, -1, 2**62, "0", [0], 0.5])
+def test_a_child_that_lies_about_the_place_costs_its_files(place, monkeypatch, photo, tmp_path, code):
+    lie(monkeypatch, place=place)
+    with Pool() as pool:
+        if Room.make(4096) is None:
+            pytest.skip("this system has no memory to hand over: pixels go through the pipe")
+        assert code(pool.units, tmp_path / "photo.png") == "crash"
+        assert not pool._alive
+
+
+def test_a_child_that_dies_between_two_units_costs_what_comes_behind(monkeypatch, tmp_path, photo):
+    trap(
+        monkeypatch,
+        """
+                import numpy, os
+                for number in range(2):
+                    pixels = numpy.full((300, 300, 3), number, numpy.uint8)
+                    yield units.Unit(kind="page", page=number + 1, pixels=pixels)
+                os.abort()
+        """.strip(),
+    )
+    with Pool() as pool:
+        stream = pool.units(tmp_path / "trap")
+        assert next(stream).text == "before"
+        found = [next(stream), next(stream)]
+        with pytest.raises(MediaError) as caught:
+            next(stream)
+        assert caught.value.code == "crash"
+        assert [int(unit.pixels.max()) for unit in found] == [0, 1], "units already given stay good"
+        (unit,) = pool.units(tmp_path / "photo.png")
+        assert (unit.pixels == photo).all()
+
+
+def test_a_child_writes_on_only_when_its_parent_has_read(monkeypatch, tmp_path):
+    trap(
+        monkeypatch,
+        """
+                import numpy
+                for number in range(20):
+                    pixels = numpy.full((300, 300, 3), number, numpy.uint8)
+                    yield units.Unit(kind="page", page=number + 1, pixels=pixels)
+                return
+        """.strip(),
+    )
+    with Pool() as pool:
+        for _ in range(2):  # the places go on from where the file before left them
+            found = []
+            for unit in pool.units(tmp_path / "trap"):
+                time.sleep(0.01)  # a parent that is slow: the child could be far ahead
+                found.append(unit)
+            assert [int(unit.pixels.mean()) for unit in found[1:]] == list(range(20))
+            assert all((unit.pixels == unit.pixels[0, 0, 0]).all() for unit in found[1:]), "no two were mixed"
+
+
+def test_pages_drawn_in_the_common_memory_stay_as_they_were_given(pool, monkeypatch, make_pdf, tmp_path):
+    trap_pages(monkeypatch, "if number == 5: raise MemoryError")
+    path = tmp_path / "a.pdf"
+    path.write_bytes(make_pdf([f"page {number} " * number for number in range(1, 9)]))
+    expected = list(read(path, pool.settings))
+    for _ in range(2):
+        found = []
+        for value in pool.units(path):
+            time.sleep(0.03)  # the child is at a later page
+            found.append(value)
+        assert found.pop(4) == UnitError(code="memory", page=5)
+        assert all(map(same, found, expected[:4] + expected[5:]))
+        assert len({unit.pixels.tobytes() for unit in found}) == 7, "each page looks different"
+    assert same(pool.unit(path, "page", 3), expected[2])
+
+
+def test_small_pictures_behind_a_large_one_in_the_same_child(pool, photo, tmp_path):
+    large = np.zeros((4000, 4000, 3), np.uint8)
+    large[1::2] = 200
+    Image.fromarray(large).save(tmp_path / "large.png", compress_level=1)
+    (first,) = pool.units(tmp_path / "photo.png")
+    pid = child_of(pool)
+    for _ in range(2):
+        (unit,) = pool.units(tmp_path / "large.png")
+        assert (unit.pixels == large).all()
+        (unit,) = pool.units(tmp_path / "photo.png")
+        assert (unit.pixels == photo).all() and unit.pixels.flags.writeable
+    assert (first.pixels == photo).all() and child_of(pool) == pid
+
+
+@pytest.mark.parametrize("memory", [Settings().decode_memory_bytes, 512 * 2**20])
+def test_what_does_not_fit_a_place_goes_through_the_pipe(memory, monkeypatch, tmp_path):
+    monkeypatch.setattr("sightline.media.pool.place_bytes", lambda _: 2**20)
+    pixels = np.arange(900 * 900 * 3, dtype=np.uint32).astype(np.uint8).reshape(900, 900, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with Pool(Settings(decode_memory_bytes=memory)) as pool:
+        for _ in range(3):
+            (unit,) = pool.units(tmp_path / "a.png")
+            assert (unit.pixels == pixels).all()
+
+
+def test_a_system_without_such_memory_uses_the_pipe(monkeypatch, photo, tmp_path):
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    with Pool() as pool:
+        for _ in range(3):
+            (unit,) = pool.units(tmp_path / "photo.png")
+            assert (unit.pixels == photo).all()
+
+
+def test_a_stream_closed_behind_its_only_picture_keeps_its_child(pool, photo, tmp_path):
+    stream = pool.units(tmp_path / "photo.png")
+    next(stream)
+    pid = child_of(pool)
+    stream.close()
+    assert len(list(pool.units(tmp_path / "photo.png"))) == 1 and child_of(pool) == pid
+
+
+def test_the_memory_of_both_processes_stays_flat_over_three_hundred_pictures(pool, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, side in (("small", 400), ("large", 2400)):
+        pixels = np.repeat(np.repeat(rng.integers(0, 256, (side // 20, side // 20, 3), np.uint8), 20, 0), 20, 1)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg")
+
+    def read(number):
+        for place in range(number):
+            assert len(list(pool.units(tmp_path / ("large.jpg" if place % 10 == 0 else "small.jpg")))) == 1
+        gc.collect()
+        child = psutil.Process(child_of(pool))
+        return np.array([process.memory_info().rss for process in (psutil.Process(), child)])
+
+    read(40)
+    files = psutil.Process().num_fds()
+    before = read(10)
+    after = read(300)
+    assert ((after - before) < 48 * 2**20).all(), (before, after)
+    assert psutil.Process().num_fds() == files
+
+
+def test_a_child_runs_the_code_of_its_parent(tmp_path):
+    for name in ("sightline", "json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    words = pool_module.OUR_CODE + "import json, sightline; print(sightline.__file__); print(json.__file__)"
+    command = [sys.executable, "-P", "-B", "-c", words, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0] == str(tmp_path / "sightline" / "__init__.py"), "another one is installed here"
+    assert not said[1].startswith(str(tmp_path)), "Python's own modules are its own"

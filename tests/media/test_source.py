@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sightline.errors import MediaError
 from sightline.media import source
 from sightline.settings import Settings
 
@@ -62,8 +63,9 @@ def test_a_loop_of_links(tmp_path, code):
     assert code(opened, tmp_path / "a") == "unreadable"
 
 
+@pytest.mark.parametrize("found", [None, MediaError("empty"), OSError()], ids=["good", "empty", "unread"])
 @pytest.mark.parametrize("change", ["grow", "replace", "delete", "touch"])
-def test_a_change_while_reading_is_an_error(tmp_path, code, change):
+def test_a_change_while_reading_is_an_error_and_what_was_found_in_it_is_not(tmp_path, code, change, found):
     path = tmp_path / "a"
     path.write_bytes(b"words")
 
@@ -79,8 +81,21 @@ def test_a_change_while_reading_is_an_error(tmp_path, code, change):
                 path.unlink()
             else:
                 os.utime(path, ns=(1, 1))
+            if found is not None:
+                raise found
 
     assert code(read) == "changed"
+
+
+def test_what_is_wrong_with_a_file_that_stays_as_it_is(tmp_path, code):
+    (tmp_path / "a").write_bytes(b"words")
+
+    def read(found):
+        with source.open_regular(tmp_path / "a"):
+            raise found
+
+    assert code(read, MediaError("empty")) == "empty"
+    assert code(read, OSError()) == "unreadable"
 
 
 def test_sizes_are_limited(tmp_path, code):

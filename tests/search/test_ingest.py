@@ -346,6 +346,50 @@ def test_a_file_that_cannot_be_opened_for_now_keeps_its_rows(index: Index, monke
     assert index.texts() == ["two"]
 
 
+@pytest.mark.parametrize("code", ["unreadable", "not_file"])
+@pytest.mark.parametrize("commit_rows", [1, 1000])
+def test_a_disk_that_fails_while_a_file_is_decoded_costs_no_rows(
+    index: Index, monkeypatch: pytest.MonkeyPatch, code: str, commit_rows: int
+) -> None:
+    """Nothing is learnt of the content, so what an earlier reading found stays, and the next run reads it again."""
+    monkeypatch.setattr(ingest_module, "COMMIT_ROWS", commit_rows)
+    path = index.write("a", "one", "two")
+    index.add()
+    change(path, "three\nfour")
+
+    def fail(_: str) -> None:
+        raise MediaError(code)
+
+    index.source.before_end = fail
+    for _ in range(3):
+        report = index.add()
+        assert [one.code for one in report.skipped] == [code]
+        assert {"one", "two"} <= set(index.texts())
+        assert index.source.num_read == 1
+    index.source.before_end = lambda p: None
+    assert index.add().indexed == 1
+    assert index.texts() == ["four", "three"]
+
+
+def test_a_file_that_breaks_a_decoder_because_it_is_being_written_is_deferred(index: Index) -> None:
+    path = index.write("a", "one")
+    index.add()
+    change(path, "two\nbroken file")
+
+    def units(path: str) -> Iterator[Unit | UnitError]:
+        change(Path(path), "two\nthree\nfour")
+        raise MediaError("corrupt")
+        yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index.source, "units", units)
+        report = index.add()
+    assert (report.deferred, report.skipped) == (1, ())
+    assert index.texts() == ["one"]
+    assert index.add().indexed == 1
+    assert index.texts() == ["four", "three", "two"]
+
+
 def test_a_file_that_changes_while_it_is_read_is_deferred(index: Index) -> None:
     path = index.write("a", "one")
     index.add()

@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given, strategies as st
 
-from sightline.search.snippet import SNIPPET_CHARS, printable, snippet, terms
+from sightline.search.snippet import SNIPPET_CHARS, matches, printable, snippet, terms
 
 
 @given(st.text(max_size=600), st.text(max_size=40))
@@ -59,3 +59,14 @@ def test_terms_keep_words_and_add_pairs() -> None:
 
 def test_huge_text_is_quick() -> None:
     assert len(snippet("a" * 50_000_000, "a b c")) <= SNIPPET_CHARS
+
+
+def test_small_words_are_not_marked_beside_others():
+    text = "Go to the AI desk of room 42, to the left; 茶 is there"
+
+    def marked(query):
+        return [text[start:end] for start, end in matches(text, query)]
+
+    assert marked("to the desk of AI in room 42") == ["the", "AI", "desk", "room", "42", "the"]
+    assert marked("to of") == ["to", "of", "to"], "where there are no others, they are what was asked for"
+    assert marked("to 茶") == ["茶"]

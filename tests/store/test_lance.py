@@ -212,6 +212,29 @@ def test_a_failed_fsync_takes_the_write_back(
     assert again.count() == 2
 
 
+@pytest.mark.parametrize("verb", ["add", "optimize"])
+def test_a_write_that_failed_without_a_word_is_taken_back(
+    folder: Path, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Lance commits a file of which the last write failed; seen with EIO while it merged files."""
+    store = LanceStore(folder, dim=DIM)
+    for number in range(3):
+        store.add([make_row(number)])
+    real, known = NewFiles.sync, set((folder / "items.lance" / "data").iterdir())
+
+    def cut(self: NewFiles) -> int:
+        for path in set((folder / "items.lance" / "data").iterdir()) - known:
+            os.truncate(path, max(0, path.stat().st_size - 40))
+        return real(self)
+
+    monkeypatch.setattr(NewFiles, "sync", cut)
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.optimize() if verb == "optimize" else store.add([make_row(9)])
+    monkeypatch.undo()
+    assert sound(folder).count() == 3
+    assert sound(folder).optimize().files_after == 1
+
+
 def test_one_commit_costs_few_milliseconds_of_sync(folder: Path, make_row: MakeRow) -> None:
     store = LanceStore(folder, dim=DIM)
     store.add([make_row(n) for n in range(256)])

@@ -1,5 +1,6 @@
 """The ledger keeps what it was told, whatever the path, whoever reads, whenever it is killed."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -122,7 +123,7 @@ def test_threads_read_while_one_writes_and_another_process_too(ledger: Ledger, t
             while not stop.is_set():
                 listed = sum(1 for _ in handle.files())
                 assert listed % 2 == 0, "two files come in one transaction"
-        except BaseException as error:
+        except BaseException as error:  # of a thread; the test asserts that there is none
             errors.append(error)
 
     threads = [threading.Thread(target=read, args=(handle,)) for handle in (ledger, ledger, other)]
@@ -189,7 +190,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / LEDGER_NAME)
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(StoreError, match=r"format 99.*up to 1.*upgrade"):
+    with pytest.raises(StoreError, match=r"format 99.*up to 2.*upgrade"):
         Ledger(tmp_path)
 
 
@@ -205,14 +206,14 @@ def test_migrations_are_applied_once_in_order_and_whole(tmp_path: Path, monkeypa
         db.execute("CREATE TABLE half (x)")
         raise ZeroDivisionError
 
-    first = ledger_module.MIGRATIONS[0]
-    monkeypatch.setattr(ledger_module, "MIGRATIONS", [first, second, broken])
+    have = ledger_module.MIGRATIONS[:]
+    monkeypatch.setattr(ledger_module, "MIGRATIONS", [*have, second, broken])
     with pytest.raises(ZeroDivisionError):
         Ledger(tmp_path)
-    monkeypatch.setattr(ledger_module, "MIGRATIONS", [first, second])
+    monkeypatch.setattr(ledger_module, "MIGRATIONS", [*have, second])
     new = Ledger(tmp_path)
-    assert new._db.execute("SELECT number FROM migrations ORDER BY number").fetchall() == [(1,), (2,)]
-    assert new._version() == 2 and new.file("/a") is not None
+    assert new._db.execute("SELECT number FROM migrations ORDER BY number").fetchall() == [(1,), (2,), (3,)]
+    assert new._version() == 3 and new.file("/a") is not None
     assert new._db.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall() == []
     new.close()
 
@@ -261,3 +262,12 @@ def test_a_killed_writer_loses_nothing_it_was_promised(tmp_path: Path) -> None:
         assert {f"/{n}" for n in range(last + 1)} <= done
         assert sum(ledger.counts().values()) <= last + 2
         ledger.close()
+
+
+def test_a_folder_that_cannot_be_synced_is_an_error_of_ours(tmp_path, monkeypatch):
+    def fail(folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ledger_module, "sync_folder", fail)
+    with pytest.raises(StoreError, match="cannot be opened: Input/output error"):
+        Ledger(tmp_path)

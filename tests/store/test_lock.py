@@ -1,7 +1,9 @@
 """One writer per folder; the lock of the dead is taken over."""
 
+import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -114,3 +116,15 @@ def test_an_error_inside_lets_go(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"), WriterLock(tmp_path / "none"):
         pass
+
+
+def test_what_a_killed_owner_was_starting_may_hold_the_lock_a_moment_longer(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    held = os.open(tmp_path / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    os.pwrite(held, json.dumps({"pid": dead.pid, "host": socket.gethostname(), "started": "now"}).encode(), 0)
+    threading.Timer(0.3, os.close, [held]).start()
+    with WriterLock(tmp_path):
+        owner = read_owner(tmp_path)
+        assert owner is not None and owner["pid"] == os.getpid()

@@ -55,6 +55,20 @@ def test_a_row_comes_back_as_it_was(store: ItemStore, make_row: MakeRow) -> None
     assert store.columns() == {"rating": "integer", "who": "text", "share": "number", "seen": "switch"}
 
 
+def test_a_vector_that_was_kept_is_kept_again_to_the_bit(store: ItemStore, make_row: MakeRow) -> None:
+    """So a copy of a file has the vector of the file, and a copy of the copy too."""
+    store.add([make_row(number) for number in range(200)])
+    first = store.vectors([f"row-{number:05d}" for number in range(200)])
+    store.add([make_row(200 + number, vector=first[f"row-{number:05d}"]) for number in range(200)])
+    again = store.vectors([f"row-{number:05d}" for number in range(200, 400)])
+    for number in range(200):
+        np.testing.assert_array_equal(again[f"row-{200 + number:05d}"], first[f"row-{number:05d}"])
+    for plain in (near(3, 4), near(1.25), near(1e-3, 0.5), near(1e10)):
+        store.add([make_row(0, vector=plain)])
+        (row,) = store.get(["row-00000"])
+        np.testing.assert_allclose(row.vector, plain / np.linalg.norm(plain), atol=1e-3)
+
+
 def test_adding_an_id_again_replaces_the_whole_row(store: ItemStore, make_row: MakeRow) -> None:
     store.add([make_row(1, text="old", columns={"rating": 5}), make_row(2)])
     store.add([make_row(1, text="new", vector=near(0, 1), columns={"who": "me"})])
@@ -312,7 +326,7 @@ def test_threads_search_while_one_writes(store: ItemStore, make_row: MakeRow) ->
                 assert len(store.search_vector(near(1), 20)) == 20
                 assert len(store.search_words("word", 20)[0]) == 20
                 assert len(store.get([f"row-{n:05d}" for n in range(50)])) == 50
-        except BaseException as error:
+        except BaseException as error:  # of a thread; the test asserts that there is none
             errors.append(error)
 
     threads = [threading.Thread(target=search) for _ in range(4)]
