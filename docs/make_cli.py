@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
 from typer.testing import CliRunner
 
 from sightline.cli.app import app
@@ -118,8 +119,23 @@ path in the place of `"text"`. An item that cannot be embedded has
 
 `doctor --json`: `{"versions": {…}, "machine": {…}, "speed": {"model", "device", "dtype", "load_s", "texts_per_s",
 "images_per_s", "matmul_gflops"}, "index": {"path", "exists", "model", "reranker", "files", "pending", "skipped",
-"rows", "kinds", "bytes", "problems": [{"code", "detail"}], "failures": [{"path", "code", "detail"}]}}`. Without an
-index there are only `path`, `exists`, `problems` and `failures`; with `--no-speed` there is no `speed`.
+"rows", "kinds", "bytes", "problems": [{"code", "detail", "path"}], "failures": [{"path", "code", "detail"}]}}`. Without
+an index, or with a damaged ledger, there are only `path`, `exists`, `problems` and `failures`; with `--no-speed` there
+is no `speed`. With `--repair` there is also `"repair": {"dry_run": true, "repaired": [{"code", "detail", "path"}]}`,
+and `problems` are those that are left.
+
+`backup --json` and `restore --json`: `{"path", "files", "bytes", "rows"}` of the folder that was made.
+
+`train mine --json`: one object with `out` and the counts; `rows == kept + dropped_query + dropped_unreadable +
+dropped_weak + dropped_few`: `{"out", "rows", "kept", "dropped_query", "dropped_unreadable", "dropped_weak",
+"dropped_few", "positives", "positives_weak", "positives_unreadable", "positives_repeated", "negatives",
+"negatives_wrong", "near", "short",
+"documents", "documents_unreadable"}`.
+
+`train merge --json`: `{"out", "how", "weights": [0.6, 0.4], "tensors", "lines"}`; `lines` counts the nearly parallel
+pairs of tensors for which `slerp` took the straight line.
+
+`train builtin --json`: `{"out", "stages": ["words", …], "ship"}`; `ship` is `null` where it was not asked for.
 
 `settings --json`: `[{"name", "environment", "value", "default", "help"}, …]`.
 """
@@ -131,12 +147,22 @@ def help_of(*command: str) -> str:
     return "\n".join(line.rstrip() for line in result.output.strip().splitlines())
 
 
+def commands(group: typer.Typer = app, *above: str) -> list[tuple[str, ...]]:
+    """Every command as the words that call it, a group before its own."""
+    found = [
+        (*above, command.name or command.callback.__name__) for command in group.registered_commands if command.callback
+    ]
+    for inner in group.registered_groups:
+        if inner.name and inner.typer_instance:
+            found += [(*above, inner.name), *commands(inner.typer_instance, *above, inner.name)]
+    return found
+
+
 def page() -> str:
     """The whole page."""
-    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     parts = [HEAD, "## sightline\n", f"```text\n{help_of()}\n```\n"]
-    for name in names:
-        parts += [f"## sightline {name}\n", f"```text\n{help_of(name)}\n```\n"]
+    for words in commands():
+        parts += [f"## sightline {' '.join(words)}\n", f"```text\n{help_of(*words)}\n```\n"]
     parts.append(JSON)
     rows = "\n".join(f"| `{env}` | {f'`{default}`' if default else ''} | {text} |" for _, env, default, text in table())
     parts.append(f"## Settings\n\n| environment name | default | meaning |\n|---|---|---|\n{rows}\n")

@@ -36,6 +36,7 @@ _WHERE = {
     "StoreError": "sightline.errors",
     "IndexMismatchError": "sightline.errors",
     "IndexLockedError": "sightline.errors",
+    "RemoteError": "sightline.errors",
     "MissingExtraError": "sightline.errors",
 }
 
@@ -62,6 +63,7 @@ __all__ = [
     "StoreError",
     "IndexMismatchError",
     "IndexLockedError",
+    "RemoteError",
     "MissingExtraError",
 ]
 
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
         MediaError as MediaError,
         MissingExtraError as MissingExtraError,
         PromptError as PromptError,
+        RemoteError as RemoteError,
         SightlineError as SightlineError,
         StoreError as StoreError,
         WeightsError as WeightsError,

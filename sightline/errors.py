@@ -10,9 +10,11 @@
     ├── ConfigError            an option, key or setting is unknown or out of range
     ├── WeightsError           a checkpoint is incomplete, unsafe or of another model
     ├── CapacityError          one item alone does not fit into memory
+    ├── StoppedError           the work was given up: the models are closed or failed, or the caller has gone
     ├── StoreError             the index cannot be read or written
     │   ├── IndexMismatchError the index was built with another model
     │   └── IndexLockedError   another process writes to the index
+    ├── RemoteError            a server that should embed or rerank does not
     └── MissingExtraError      an optional package is needed; says which extra brings it
 
 The library raises these; the command line prints one line and an exit code
@@ -125,6 +127,10 @@ class CapacityError(SightlineError):
     exit_code = 4
 
 
+class StoppedError(SightlineError):
+    """The work was given up: the models are closed or have failed, or the caller has gone."""
+
+
 class StoreError(SightlineError):
     """The index cannot be read or written."""
 
@@ -137,6 +143,20 @@ class IndexMismatchError(StoreError):
 
 class IndexLockedError(StoreError):
     """Another process writes to the index."""
+
+
+class RemoteError(SightlineError):
+    """A server that should embed or rerank cannot be reached, refuses, or answers something else.
+
+    Attributes:
+        status: of HTTP; 0 when there was no answer.
+        code: what the server calls it, or "".
+    """
+
+    def __init__(self, message: str, *, status: int = 0, code: str = "") -> None:
+        self.status = status
+        self.code = code
+        super().__init__(message)
 
 
 class MissingExtraError(SightlineError):

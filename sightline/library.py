@@ -17,7 +17,8 @@ An index is a folder::
       ledger.sqlite      which files were seen and what became of them (store/ledger.py)
       items.lance/       rows: words, places and vectors; no media (store/lance.py)
       writer.lock        held by the one process that writes
-      damaged/           what was put aside after a power cut, if ever
+      stepped-back       that rows may be missing after damage, until the next add has looked (search/aftermath.py)
+      damaged/           what was put aside after a power cut or by a repair, if ever
 
 The originals stay where they are and are only ever read. Reads never wait for a writer; writes take the lock.
 """
@@ -25,33 +26,46 @@ The originals stay where they are and are only ever read. Reads never wait for a
 from __future__ import annotations
 
 import os
-import shutil
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import sightline
-from sightline.errors import ConfigError, StoreError
+from sightline.errors import ConfigError, InputError, StoreError
 from sightline.media.pool import DecodePool
 from sightline.protocols import EmbeddingModel, ItemLike, RerankingModel
 from sightline.search import health, identity, pipeline
+from sightline.search.aftermath import doubt_what_was_lost
 from sightline.search.events import Counted, Event
 from sightline.search.find import absolute, count, find, is_under
 from sightline.search.ingest import ingest
 from sightline.search.problems import Problems
 from sightline.search.prune import PruneReport, drop, prune
 from sightline.search.reading import Plan
+from sightline.search.rebuild import (
+    EMPTYING,
+    empty as emptied,
+    finish as finish_emptying,
+    is_ledger_damaged,
+    open_ledger,
+    relink,
+)
+from sightline.search.repair import RepairReport, ledger_repair, repair as repair_rows
+from sightline.search.seen import Seen
 from sightline.settings import Settings
+from sightline.store.backup import BackupReport, back_up
+from sightline.store.durable import make_folder
+from sightline.store.labels import Labels
 from sightline.store.lance import LanceStore
-from sightline.store.ledger import LEDGER_NAME, STAMP_NAME, Ledger, read_stamp
+from sightline.store.ledger import LEDGER_NAME, STAMP_NAME, FileState, FileStatus, Ledger, read_stamp
 from sightline.store.lock import LOCK_NAME, WriterLock
 from sightline.store.schema import Filter, Problem, Row, Value, check_column_name, column_type
 from sightline.types import KINDS, AddReport, Hit, ModelCard, PathLike, Skipped, Unit
 
-FORMAT: Final = 1
 OPTIMIZE_ROWS: Final = 5_000
 """An ``add`` of so many rows ends in an ``optimize``."""
 TABLE_NAME: Final = "items.lance"
@@ -106,6 +120,7 @@ class Library:
     _store: LanceStore = field(repr=False)
     _ledger: Ledger = field(repr=False)
     _pool: DecodePool = field(repr=False)
+    _seen: Seen = field(repr=False)
 
     @classmethod
     def open(
@@ -121,10 +136,12 @@ class Library:
 
         Args:
             path: its folder; ``~`` is the home folder.
-            embedder: needed to make an index, to add and to search; must be the model it was built with.
+            embedder: needed to make an index, to add and to search; must be the model it was built with. Loaded
+                without a quality, it takes that of the index; a new index is ``balanced`` on a CPU, else ``full``.
             reranker: used by ``search``; None for recall alone.
             settings: None takes the default, with what the index was built with.
-            rebuild: empty an index that exists and build it with this embedder. The originals are not touched.
+            rebuild: empty an index that exists and build it with this embedder. The originals are not touched, and
+                labels stay: they find their rows again when the files are added.
 
         Raises:
             StoreError: there is no index and no embedder to make one with, the folder holds something else, or the
@@ -135,26 +152,34 @@ class Library:
         if rebuild:
             if embedder is None:
                 raise ConfigError("an index is built with an embedder: Library.open(path, embedder=..., rebuild=True)")
-            _empty(folder)
+            embedder = identity.for_new_index(embedder)
+            if is_index(folder):
+                emptied(folder, _about(embedder.card, reranker, settings or Settings()))
         if not is_index(folder):
             if embedder is None:
                 raise StoreError(f"there is no index in {folder}; make one: sightline index --library {folder} FOLDER…")
+            embedder = identity.for_new_index(embedder)
             _create(folder, embedder.card, reranker, settings or Settings())
         ledger = Ledger(folder)
         try:
             meta = ledger.read_meta()
+            identity.check_format(meta, os.fspath(folder))
+            if meta.get(EMPTYING):
+                finish_emptying(folder, ledger)
             card = identity.card_of(meta)
             if embedder is not None:
+                embedder = identity.for_index(embedder, card)
                 identity.check_card(card, embedder.card, os.fspath(folder))
             if settings is None:
                 settings = identity.remembered_settings(meta)
             store = LanceStore(folder, dim=None if ledger.read_only else card.dim)
-        except BaseException:
+        except BaseException:  # whatever it was, the ledger is closed and the error goes on
             ledger.close()
             raise
         if ledger.restarted:
             ledger.write_meta({"ledger_lost": True})
-        return cls(folder, embedder, reranker, settings, store, ledger, DecodePool(settings))
+        pool = DecodePool(settings)
+        return cls(folder, embedder, reranker, settings, store, ledger, pool, Seen(pool))
 
     # --- writing ---
 
@@ -166,6 +191,7 @@ class Library:
         verify: bool = False,
         retry: bool = False,
         on_event: Callable[[Event], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> AddReport:
         """Bring files and folders into the index; what is in it unchanged costs a look at its size and time.
 
@@ -175,9 +201,10 @@ class Library:
             verify: compare the bytes of files even when size and time say they are unchanged.
             retry: try again what failed twice with the same content, and files of which pages or moments failed.
             on_event: told what happens, one event at a time (see ``search.events``).
+            stop: set it from another thread to end the work as Ctrl-C does.
 
         Returns:
-            what became of every file. Ctrl-C ends the work cleanly and sets ``interrupted``.
+            what became of every file. Ctrl-C ends the work cleanly and sets ``interrupted``; adding again goes on.
 
         Raises:
             IndexLockedError: another process writes to the index.
@@ -187,12 +214,13 @@ class Library:
         """
         embedder = self._need_embedder("add files to it")
         given = [absolute(one) for one in _several(paths)]
-        self._check_columns(columns)
+        self.check_columns(columns)
         meta = self._ledger.read_meta()
         identity.check_settings(meta, self.settings, os.fspath(self.path))
         walk: dict[str, Any] = {"follow_links": self.settings.follow_links, "leave_out": [self.path]}
         before = self._store.count()
         with self._store.writing(), DecodePool(self.settings) as source:
+            doubt_what_was_lost(self._store, self._ledger)
             self._remember_roots(given)
             if on_event is not None:
                 files, size = count(given, **walk)
@@ -210,7 +238,8 @@ class Library:
                 partly=Problems(self._ledger),
                 look_up_all=bool(meta.get("ledger_lost")),
             )
-            report = ingest(find(given, **walk), plan, embedder, on_event=on_event)
+            report = ingest(find(given, **walk), plan, embedder, on_event=on_event, stop=stop)
+            relink(self._store, self._ledger, embedder.card.fingerprint)
             if not report.interrupted and self._store.count() - before >= OPTIMIZE_ROWS:
                 self._store.optimize()
         return report
@@ -238,47 +267,105 @@ class Library:
         """Merge small files and bring the indexes up to date."""
         self._store.optimize()
 
+    def repair(self, dry_run: bool = True) -> RepairReport:
+        """Repair what ``check`` finds and what needs no model; by default only says what it would do.
+
+        Nothing that is only in the index is dropped: files whose rows are in doubt are down as unfinished afterwards,
+        and ``add`` brings them in again.
+
+        Raises:
+            IndexLockedError: another process writes to the index.
+            StoreError: the index cannot be written.
+        """
+        return repair_rows(self._store, self._ledger, dry_run=dry_run)
+
+    def backup(self, out: PathLike) -> BackupReport:
+        """Copy the index into a new folder, as it is at this moment, while anybody reads and writes it.
+
+        ``sightline.store.backup.restore`` makes an index of the copy: the same rows, files and labels.
+
+        Raises:
+            StoreError: ``out`` holds something, the index is being rebuilt, or the disk refuses.
+        """
+        return back_up(self.path, Path(absolute(out)))
+
+    def check_columns(self, columns: Mapping[str, Value] | None) -> None:
+        """Nothing, if files with this metadata can be added.
+
+        Raises:
+            ConfigError: a column has a name or type it cannot have, or another type than in the index.
+        """
+        known = self._store.columns()
+        for name, value in (columns or {}).items():
+            have, given = known.get(check_column_name(name)), column_type(value)
+            if have is not None and have != given and (have, given) != ("number", "integer"):
+                raise ConfigError(f"column {name!r} of this index holds {have}, not {given}")
+
     # --- searching ---
 
     def search(
         self,
-        query: ItemLike,
+        query: ItemLike | Hit | Row,
         *,
         k: int = 10,
         rerank: int = 50,
         where: Filter | Mapping[str, Any] | str | None = None,
         min_score: float | None = None,
         instruction: str | None = None,
+        unlike: Sequence[ItemLike | Hit | Row] = (),
     ) -> list[Hit]:
         """The k best answers, best first.
 
         Args:
-            query: words, an image, a video, or any mix: a str, an ``Item`` or a dict with its keys.
+            query: words, an image, a video, or any mix: a str, an ``Item`` or a dict with its keys. A hit (or its
+                row) finds more like it, without itself.
             k: most hits, 1 to 10,000.
             rerank: candidates that the reranker sees; 0 for recall alone. Hits it judged come first, by its score.
             where: rows that may be found, for example ``"kind=page after=2024-01-01"`` (see ``Filter.of``).
             min_score: hits with a lower ``score`` are left out.
             instruction: what the search is for, in English; None takes the models' defaults.
+            unlike: what is not wanted, each like a query: ``search("a circle", unlike=["blue"])``. What belongs to
+                one of these rather than to the query goes down (see ``search.unlike``).
 
         Raises:
             ConfigError: no embedder, or an option or filter that cannot be used.
-            InputError: the query is empty, or a file of it cannot be read.
+            InputError: the query is empty, a file of it cannot be read, or a hit is no longer in the index.
             StoreError: the index cannot be read.
         """
-        embedder = self._need_embedder("search it")
-        asked = pipeline.ask(query, k=k, rerank=rerank, where=where, min_score=min_score, instruction=instruction)
-        return pipeline.search(self._store, self._pool, embedder, self.reranker, asked)
+        options: dict[str, Any] = {"k": k, "rerank": rerank, "where": where, "min_score": min_score}
+        return self.answer(query, instruction=instruction, unlike=unlike, **options).hits
 
-    def unit(self, hit: Hit) -> Unit:
+    def answer(
+        self,
+        query: ItemLike | Hit | Row,
+        *,
+        unlike: Sequence[ItemLike | Hit | Row] = (),
+        **options: Any,
+    ) -> pipeline.Answer:
+        """``search``, with the seconds of each stage and each hit's place after the first stage."""
+        embedder = self._need_embedder("search it")
+        asked = pipeline.ask(self._sought(query), unlike=[self._sought(one) for one in unlike], **options)
+        return pipeline.answer(self._store, self._seen, embedder, self.reranker, asked)
+
+    def _sought(self, given: ItemLike | Hit | Row) -> ItemLike | Row:
+        """A hit as its row."""
+        if not isinstance(given, Hit):
+            return given
+        row = self.row(given.id)
+        if row is None:
+            raise InputError(f"the hit {given.id!r} is not in the index any more")
+        return row
+
+    def unit(self, hit: Hit | Row) -> Unit:
         """A hit with its pixels or frames, read again from its file; ``unit(hit).as_item()`` finds more like it.
 
         Raises:
             MediaError: the file is gone or cannot be read any more.
         """
         if hit.kind == "text":
-            rows = self._store.get([hit.id])
-            return Unit(kind="text", title=hit.title, text=rows[0].text if rows else hit.snippet)
-        return self._pool.unit(hit.path, hit.kind, page=hit.page, start_s=hit.start_s, end_s=hit.end_s)
+            row = hit if isinstance(hit, Row) else self.row(hit.id)
+            return Unit(kind="text", title=hit.title, text=row.text if row else getattr(hit, "snippet", ""))
+        return self._seen.unit(hit.path, hit.kind, page=hit.page, start_s=hit.start_s, end_s=hit.end_s)
 
     def row(self, id: str) -> Row | None:
         """The row of a hit, with its whole text and columns, or None."""
@@ -296,6 +383,11 @@ class Library:
     def reranker_name(self) -> str:
         """Name of the reranker that the index was made with, or ""."""
         return str(self._ledger.read_meta().get("reranker", ""))
+
+    @property
+    def labels(self) -> Labels:
+        """What people said about hits."""
+        return Labels(self._ledger)
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -320,6 +412,18 @@ class Library:
             bytes=_size(self.path),
         )
 
+    def files(self, status: FileStatus | None = None, under: PathLike | None = None) -> Iterator[FileState]:
+        """What became of every file, by path: all or those of one status, everywhere or under one folder."""
+        return self._ledger.files(status, None if under is None else absolute(under))
+
+    def counts(self, under: PathLike | None = None) -> dict[FileStatus, int]:
+        """Number of files in each status, everywhere or under one folder."""
+        return self._ledger.counts(None if under is None else absolute(under))
+
+    def file(self, path: str) -> FileState | None:
+        """What became of one file; None for one that was never seen."""
+        return self._ledger.file(path)
+
     def check(self) -> list[Problem]:
         """What is wrong with the index, its files that changed or are gone, and files that could not be indexed."""
         return health.check(self._store, self._ledger)
@@ -334,6 +438,7 @@ class Library:
     def close(self) -> None:
         """Let go of files and processes. May be called twice."""
         self._pool.close()
+        self._seen.clear()
         self._store.close()
         self._ledger.close()
 
@@ -357,13 +462,6 @@ class Library:
             )
         return self.embedder
 
-    def _check_columns(self, columns: Mapping[str, Value] | None) -> None:
-        known = self._store.columns()
-        for name, value in (columns or {}).items():
-            have, given = known.get(check_column_name(name)), column_type(value)
-            if have is not None and have != given and (have, given) != ("number", "integer"):
-                raise ConfigError(f"column {name!r} of this index holds {have}, not {given}")
-
     def _remember_roots(self, given: Iterable[str]) -> None:
         roots = list(self.roots)
         new = [path for path in given if path not in roots and os.path.isdir(path)]  # noqa: PTH112
@@ -377,6 +475,24 @@ def is_index(folder: PathLike) -> bool:
     return any((place / name).exists() for name in (STAMP_NAME, TABLE_NAME))
 
 
+def repair_ledger(folder: PathLike, dry_run: bool = True) -> Problem | None:
+    """Start a damaged ledger again from what is indexed, with the labels that can still be read; None if it is sound.
+
+    An index does not open while its ledger is damaged, so this comes before ``Library.repair``, which enters the files.
+
+    Raises:
+        IndexLockedError: another process writes to the index.
+        StoreError: the ledger cannot be opened for another reason.
+    """
+    place = Path(absolute(folder))
+    if dry_run:
+        return ledger_repair(dry_run) if is_ledger_damaged(place) else None
+    with WriterLock(place):
+        ledger, was_damaged = open_ledger(place)
+        ledger.close()
+    return ledger_repair(dry_run) if was_damaged else None
+
+
 def card_of(folder: PathLike) -> ModelCard | None:
     """The card of the model that an index was built with, without opening it; None where there is no index."""
     meta = read_stamp(Path(absolute(folder)))
@@ -386,7 +502,7 @@ def card_of(folder: PathLike) -> ModelCard | None:
 def _create(folder: Path, card: ModelCard, reranker: RerankingModel | None, settings: Settings) -> None:
     """An empty index. Complete once it says what it was built with, which is written last."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         ours = (LOCK_NAME, LEDGER_NAME, STAMP_NAME, "making")
         strangers = [one.name for one in folder.iterdir() if not one.name.startswith(ours)]
     except OSError as error:
@@ -398,35 +514,22 @@ def _create(folder: Path, card: ModelCard, reranker: RerankingModel | None, sett
             return
         ledger = Ledger(folder)
         try:
-            ledger.write_meta(
-                {
-                    "format": FORMAT,
-                    "embedder": card.as_dict(),
-                    "reranker": reranker.card.model if reranker is not None else "",
-                    "settings": {name: getattr(settings, name) for name in identity.UNIT_SETTINGS},
-                    "roots": [],
-                    "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                    "versions": {"sightline": sightline.__version__},
-                }
-            )
+            ledger.write_meta(_about(card, reranker, settings))
         finally:
             ledger.close()
 
 
-def _empty(folder: Path) -> None:
-    """Take away what makes the folder an index, under its lock; the stamp last, so that it stays an index till then."""
-    if not is_index(folder):
-        return
-    with WriterLock(folder):
-        for name in (TABLE_NAME, "making", "damaged"):
-            place = folder / name
-            if place.is_symlink():
-                raise StoreError(f"{place} is a link; nothing was removed")
-            shutil.rmtree(place, ignore_errors=True)
-        for suffix in ("-wal", "-shm", ""):
-            (folder / (LEDGER_NAME + suffix)).unlink(missing_ok=True)
-        for name in (f"{STAMP_NAME}.new", STAMP_NAME):
-            (folder / name).unlink(missing_ok=True)
+def _about(card: ModelCard, reranker: RerankingModel | None, settings: Settings) -> dict[str, Any]:
+    """What an index says it is built with."""
+    return {
+        "format": identity.FORMAT,
+        "embedder": card.as_dict(),
+        "reranker": reranker.card.model if reranker is not None else "",
+        "settings": {name: getattr(settings, name) for name in identity.UNIT_SETTINGS},
+        "roots": [],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"sightline": sightline.__version__},
+    }
 
 
 def _several(paths: PathLike | Iterable[PathLike]) -> list[PathLike]:

@@ -193,6 +193,12 @@ class Hit:
     id: str = ""
 
 
+QUALITIES: Final = {"fast": 256 * 1024, "balanced": 768 * 1024, "full": 1800 * 1024}
+"""Pixels of a picture at most, by the name of a quality: 256, 768 and 1,800 tokens of 32 x 32 pixels."""
+TOTAL_PIXELS: Final = 7_864_320
+"""Pixels of all frames of a video together at most, at "full"; other qualities have their share of it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
     """What decides a vector or a score: an index remembers it and refuses another.
@@ -208,6 +214,7 @@ class ModelCard:
         min_pixels, max_pixels, total_pixels, fps, max_frames, max_length: the budgets.
         trust: of a reranker, the share of its probability in the final order: 1 for the published models, less for one
             that is too small to overrule the first stage. An embedder has no use for it.
+        weights: sha256 of the weights, for information; "" where it is not known (``model.digest``).
     """
 
     model: str
@@ -224,6 +231,7 @@ class ModelCard:
     max_frames: int
     max_length: int
     trust: float = 1.0
+    weights: str = ""
 
     def as_dict(self) -> dict[str, str | int | float]:
         """Plain values, for JSON."""

@@ -27,6 +27,18 @@ MIN_DIM: Final = 64
 """Smallest width the models were trained to be cut to (model card)."""
 
 
+def unit(vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """The vector (E,) at length 1; None where it has no direction: not finite, or all zero.
+
+    >>> unit(np.array([3, 4], np.float32)), unit(np.array([np.nan, 1], np.float32)), unit(np.zeros(2, np.float32))
+    (array([0.6, 0.8], dtype=float32), None, None)
+    """
+    if not np.isfinite(vector).all() or not vector.any():
+        return None
+    wide = vector.astype(np.float64)  # squares of what float32 holds can leave its range
+    return (wide / np.linalg.norm(wide)).astype(np.float32)
+
+
 def shorten(vectors: NDArray[np.float32], dim: int | None) -> NDArray[np.float32]:
     """The first ``dim`` values of each vector, at length 1 again (Matryoshka).
 

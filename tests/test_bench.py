@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.table import rows_of, table
+
 ROOT = Path(__file__).parents[1]
 PROMISED = {
     *("engine", "task", "dtype", "items", "items_s", "tokens_s", "padding", "peak_rss_mb", "share_vision"),
@@ -16,8 +18,8 @@ PROMISED = {
 
 @pytest.mark.parametrize("script", ["embed", "rerank"])
 def test_quick_run(script: str) -> None:
-    pytest.importorskip("transformers")
-    command = [sys.executable, str(ROOT / "bench" / f"{script}.py"), "--quick", "--threads", "1"]
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    command = [sys.executable, "-m", f"bench.{script}", "--quick", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr
     table, _, lines = done.stdout.partition("\n\n")
@@ -29,5 +31,50 @@ def test_quick_run(script: str) -> None:
         assert row["items_s"] > 0
         assert 0 <= row["padding"] < 1
     engines = {row["engine"].split(",")[0] for row in rows}
-    assert engines == {"sightline", "transformers"}
+    assert engines >= {"sightline", "transformers"}
     assert all(row["padding"] == 0 for row in rows if row["engine"] == "sightline")
+
+
+@pytest.mark.parametrize("script", ["load", "search"])
+def test_quick_run_without_peers(script: str) -> None:
+    command = [sys.executable, "-m", f"bench.{script}", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = {row["task"]: row for row in map(json.loads, done.stdout.strip().splitlines())}
+    if script == "search":
+        assert set(rows) == {"vector", "vector of one file", "words", "build"}
+        assert rows["vector"]["recall_at_10"] == 1 and rows["words"]["p50_ms"] > 0
+    else:
+        assert set(rows) == {"cold start", "flat memory"}
+        assert rows["flat memory"]["items"] == 200 and rows["cold start"]["load_s"] > 0
+
+
+def test_the_table_takes_the_last_row_of_each_and_the_best_batch_of_a_peer(tmp_path: Path) -> None:
+    about = {"task": "text", "size": "small", "dtype": "float32", "gflop_s": 1, "peak_gflop_s": 2, "extra_mb": 3}
+    rates = [("sightline", 1), ("peer, batch 1", 4), ("peer, batch 32", 2), ("other, batch 8", 5), ("sightline", 10)]
+    lines = [json.dumps(about | {"engine": engine, "items_s": rate}) for engine, rate in rates]
+    (tmp_path / "embed.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    row = table(rows_of(tmp_path)).splitlines()[-1]
+    assert "10.00/s" in row and "5.00/s (other, batch 8)" in row and "**2.00**" in row and "2.00/s" in row
+
+
+def test_quick_run_of_the_server() -> None:
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    command = [sys.executable, "-m", "bench.serve", "--quick", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=800)
+    assert done.returncode == 0, done.stderr
+    table, _, lines = done.stdout.partition("\n\n")
+    rows = [json.loads(line) for line in lines.strip().splitlines()]
+    assert len(rows) == sum(line.startswith("| ") for line in table.splitlines()) - 1
+    served = [row for row in rows if row["engine"] == "sightline serve"]
+    assert {(row["task"], row["clients"]) for row in served} == {
+        *(("text query", clients) for clients in (1, 8, 20)),
+        *(("32 texts a request", clients) for clients in (1, 4)),
+        ("text query beside indexing", 20),
+    }
+    for row in served:
+        assert row["requests"] >= row["clients"] and row["items_s"] > 0
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["passes"] > 0 and 0 < row["fill"] <= 1 and row["callers_per_pass"] >= 1
+    assert all(row["of_engine"] > 0 for row in served if row["task"] == "32 texts a request")
+    assert served[-1]["p99_over_idle"] > 0

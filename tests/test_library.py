@@ -113,7 +113,7 @@ def test_searching_while_adding(library: Library, tmp_path: Path) -> None:
         try:
             while not done.is_set():
                 assert names(library.search("red bicycle leans wall", k=1, rerank=2)) == ["bike.txt"]
-        except BaseException as error:
+        except BaseException as error:  # of a thread; the test asserts that there is none
             errors.append(error)
 
     thread = threading.Thread(target=look)

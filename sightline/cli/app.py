@@ -5,14 +5,27 @@ Defaults and help of options that are settings come from ``sightline.settings``.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from sightline.cli import training
+from sightline.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    ImageOption,
+    InstructionOption,
+    JsonOption,
+    LibraryOption,
+    ModelOption,
+    QualityOption,
+    RerankerOption,
+    RevisionOption,
+    VideoOption,
+    setting,
+)
 from sightline.cli.show import guarded, say
-from sightline.settings import Settings, env_name
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,30 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find things in text, images, screenshots, PDF pages and videos: by words, by an image, or by both.",
 )
-
-_SETTINGS = {f.name: f for f in fields(Settings)}
-
-
-def _setting(name: str, *flags: str, shown: str | None = None) -> Any:
-    """An option that sets a setting: its help, its default and its environment name, from the one table."""
-    about = _SETTINGS[name]
-    default = shown if shown is not None else str(about.default)
-    text = f"{about.metadata['help']} [{env_name(name)}{f'; default: {default}' if default else ''}]"
-    return typer.Option(*(flags or (f"--{name.replace('_', '-')}",)), help=text, show_default=False)
-
-
-LibraryOption = Annotated[str | None, _setting("library")]
-DeviceOption = Annotated[str | None, _setting("device")]
-DtypeOption = Annotated[str | None, _setting("dtype")]
-ModelOption = Annotated[str | None, _setting("model")]
-RerankerOption = Annotated[str | None, _setting("reranker")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document (docs/cli.md has its shape)")]
-ImageOption = Annotated[list[Path] | None, typer.Option("--image", help="an image file; may be given several times")]
-VideoOption = Annotated[list[Path] | None, typer.Option("--video", help="a video file; may be given several times")]
-RevisionOption = Annotated[str | None, typer.Option(help="commit of the Hub id given as model")]
-InstructionOption = Annotated[
-    str | None, typer.Option(help="what this is for, in English; the models' own instruction where none is given")
-]
+app.add_typer(training.app, name="train")
 
 
 def _version(wanted: bool) -> None:
@@ -75,6 +65,7 @@ def index(
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    quality: QualityOption = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="COLUMN=VALUE", help="your own column for these files, to filter by; repeatable"),
@@ -95,7 +86,7 @@ def index(
     """
     from sightline.cli import indexing, models
 
-    settings = models.settings_of(library=library, device=device, dtype=dtype)
+    settings = models.settings_of(library=library, device=device, dtype=dtype, quality=quality)
     indexing.index(
         paths,
         settings,
@@ -124,7 +115,7 @@ def search(
     where: Annotated[
         str | None, typer.Option(metavar="FILTER", help='for example "kind=page after=2024-01-01 path=~/Papers"')
     ] = None,
-    rerank: Annotated[int | None, _setting("rerank")] = None,
+    rerank: Annotated[int | None, setting("rerank")] = None,
     no_rerank: Annotated[bool, typer.Option("--no-rerank", help="recall alone: faster, less exact")] = False,
     min_score: Annotated[float | None, typer.Option(help="leave out hits with a lower score, 0 to 1")] = None,
     instruction: InstructionOption = None,
@@ -193,6 +184,7 @@ def embed(
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    quality: QualityOption = None,
 ) -> None:
     """Vectors of texts, images and videos.
 
@@ -204,7 +196,7 @@ def embed(
         text or (),
         image or (),
         video or (),
-        models.settings_of(device=device, dtype=dtype),
+        models.settings_of(device=device, dtype=dtype, quality=quality),
         model=model,
         revision=revision,
         dim=dim,
@@ -226,6 +218,7 @@ def rerank(
     revision: RevisionOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    quality: QualityOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge how well documents answer a query.
@@ -239,12 +232,75 @@ def rerank(
         documents or (),
         image or (),
         video or (),
-        models.settings_of(device=device, dtype=dtype),
+        models.settings_of(device=device, dtype=dtype, quality=quality),
         reranker=reranker,
         revision=revision,
         instruction=instruction,
         as_json=as_json,
     )
+
+
+@app.command()
+@guarded
+def serve(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="files and folders to index meanwhile")
+    ] = None,
+    library: LibraryOption = None,
+    model: ModelOption = None,
+    reranker: RerankerOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    host: Annotated[str | None, setting("serve_host", "--host")] = None,
+    port: Annotated[int | None, setting("serve_port", "--port")] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="file with the keys that callers need, one a line"),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="open the page in your browser")] = False,
+) -> None:
+    """The web page and the HTTP API.
+
+    A page to search with, and vectors, reranks and searches in the shapes that clients of OpenAI, Cohere, Jina and vLLM
+    know (docs/server.md). Listens on this machine alone unless told otherwise, and then only with a key.
+    """
+    from sightline.cli import models, serving
+
+    settings = models.settings_of(library=library, device=device, dtype=dtype, serve_host=host, serve_port=port)
+    serving.serve(
+        paths or (),
+        serving.with_keys(settings, key_file),
+        model=model,
+        reranker=reranker,
+        revision=revision,
+        browser=browser,
+    )
+
+
+@app.command()
+@guarded
+def mcp(
+    library: LibraryOption = None,
+    model: Annotated[str | None, typer.Option(help="the index's own model, under this name or in this folder")] = None,
+    reranker: Annotated[str | None, typer.Option(help="another reranker, or none; else that of the index")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    rerank: Annotated[int | None, setting("rerank")] = None,
+    http: Annotated[bool, typer.Option("--http", help="over HTTP on --host and --port")] = False,
+    host: Annotated[str | None, setting("serve_host", "--host")] = None,
+    port: Annotated[int | None, setting("serve_port", "--port")] = None,
+) -> None:
+    """The index as tools of an assistant (Model Context Protocol).
+
+    Offers search, show and index_status over standard input and output, for programs that start it themselves.
+    """
+    from sightline.cli import models, serving
+
+    settings = models.settings_of(
+        library=library, device=device, dtype=dtype, rerank=rerank, serve_host=host, serve_port=port
+    )
+    serving.mcp(settings, http=http, model=model, reranker=reranker)
 
 
 @app.command("models")
@@ -267,17 +323,52 @@ def doctor(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="measure this machine for a few seconds")] = True,
+    repair: Annotated[bool, typer.Option("--repair", help="repair what needs no model; originals stay")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="with --repair: only say what would be done")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Speed and health of machine and index.
 
     Versions, device, speed measured with a model, what is wrong with the index, and every file that could not be
-    indexed with the reason. Ends with 5 when the index is damaged.
+    indexed with the reason. Ends with 5 when the index is damaged. With --repair it leaves one row of each id, builds
+    bad indexes anew, puts aside what cannot be read, and has the next `index` bring in again what is in doubt.
     """
     from sightline.cli import looking, models
 
     settings = models.settings_of(library=library, device=device, dtype=dtype)
-    looking.doctor(settings, model=model, speed=speed, as_json=as_json)
+    looking.doctor(settings, model=model, speed=speed, repair=repair, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+@guarded
+def backup(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="the index folder", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="a new folder for the copy", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy an index while it is used.
+
+    Rows, files and labels as they are at one moment, also while another process writes; nobody waits for it.
+    """
+    from sightline.cli import copying
+
+    copying.backup(index, out, as_json=as_json)
+
+
+@app.command()
+@guarded
+def restore(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="a copy that `backup` made", show_default=False)],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="a new folder for the index", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Make an index of a copy.
+
+    Every file of the copy is compared with what was written; the index gives the results it gave then.
+    """
+    from sightline.cli import copying
+
+    copying.restore(out, index, as_json=as_json)
 
 
 @app.command("settings")

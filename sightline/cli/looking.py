@@ -17,8 +17,8 @@ from sightline.cli import machine, models
 from sightline.cli.indexing import say_skipped
 from sightline.cli.machine import KnownModel
 from sightline.cli.show import clean, console, number, plain, put_json, say, short_path
-from sightline.errors import StoreError
-from sightline.settings import Settings, table
+from sightline.errors import ConfigError, StoreError
+from sightline.settings import Settings, library_folder, shown, table
 
 FAILED: Final = frozenset({"skipped", "partly_skipped"})
 """Problems of ``Library.check`` that ``Library.failures`` lists as well."""
@@ -96,7 +96,7 @@ def show_models(*, as_json: bool) -> None:
 def show_settings(settings: Settings, *, as_json: bool) -> None:
     """Every setting with its environment name, its value now and what it means."""
     listed = [
-        {"name": name, "environment": variable, "value": getattr(settings, name), "default": default, "help": text}
+        {"name": name, "environment": variable, "value": shown(settings, name), "default": default, "help": text}
         for name, variable, default, text in table()
     ]
     if as_json:
@@ -115,13 +115,17 @@ def show_settings(settings: Settings, *, as_json: bool) -> None:
 # --- doctor ----------------------------------------------------------------------------------------------------------
 
 
-def doctor(settings: Settings, *, model: str | None, speed: bool, as_json: bool) -> None:
-    """Versions, device, speed, and the health of the index."""
+def doctor(settings: Settings, *, model: str | None, speed: bool, repair: bool, dry_run: bool, as_json: bool) -> None:
+    """Versions, device, speed, and the health of the index, after what can be repaired was."""
+    if dry_run and not repair:
+        raise ConfigError("--dry-run says what --repair would do: give both")
     here = machine.look()
     told: dict[str, Any] = {"versions": _versions(), "machine": plain(here)}
     name = model or models.BUILTIN
     if speed:
         told["speed"] = {"model": name, **_speed(name, settings)}
+    if repair:
+        told["repair"] = _repair(settings, dry_run)
     told["index"] = _health(settings)
     if as_json:
         put_json(told)
@@ -189,12 +193,31 @@ def _matmul(settings: Settings) -> float:
     return _per_second(work, 1) * 2 * 1024**3 / 1e9
 
 
-def _health(settings: Settings) -> dict[str, Any]:
-    from sightline.library import is_index
+def _repair(settings: Settings, dry_run: bool) -> dict[str, Any]:
+    """What was repaired, or would be: the ledger first, for nothing opens without it."""
+    from sightline.library import is_index, repair_ledger
 
-    folder = models.library_folder(settings)
+    folder = library_folder(settings)
+    repaired = []
+    if is_index(folder):
+        ledger = repair_ledger(folder, dry_run)
+        repaired += [] if ledger is None else [ledger]
+        if ledger is None or not dry_run:
+            with models.open_to_look(settings) as library:
+                repaired += library.repair(dry_run).repaired
+    return {"dry_run": dry_run, "repaired": [plain(one) for one in repaired]}
+
+
+def _health(settings: Settings) -> dict[str, Any]:
+    from sightline.library import is_index, repair_ledger
+
+    folder = library_folder(settings)
     if not is_index(folder):
         return {"path": str(folder), "exists": False, "problems": [], "failures": []}
+    if repair_ledger(folder) is not None:  # nothing else can be told
+        detail = "the ledger is damaged; sightline doctor --repair starts it again from what is indexed"
+        problem = {"code": "ledger_damaged", "detail": detail, "path": ""}
+        return {"path": str(folder), "exists": True, "problems": [problem], "failures": []}
     with models.open_to_look(settings) as library:
         stats = library.stats()
         problems = library.check()
@@ -229,16 +252,21 @@ def _say_doctor(told: dict[str, Any]) -> None:
             f"speed: {speed['texts_per_s']:,.0f} texts/s, {speed['images_per_s']:,.1f} images/s, "
             f"{speed['matmul_gflops']:,.0f} GFLOP/s in matrix products"
         )
+    for one in told.get("repair", {}).get("repaired", []):
+        say(f"repair: {clean(one['detail'])} [{one['code']}]")
+    if "repair" in told and not told["repair"]["repaired"]:
+        say("repair: nothing to do")
     index = told["index"]
     where = short_path(index["path"])
     if not index["exists"]:
         say(f"index: none in {where} yet; make one: sightline index FOLDER…")
         return
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in index["kinds"].items())
-    say(
-        f"index: {where}, built with {clean(index['model'])}, {number(index['files'], 'file')}, "
-        f"{number(index['rows'], 'unit')}{f' ({kinds})' if kinds else ''}, {index['bytes'] / 1e6:.1f} MB"
-    )
+    if "model" in index:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in index["kinds"].items())
+        say(
+            f"index: {where}, built with {clean(index['model'])}, {number(index['files'], 'file')}, "
+            f"{number(index['rows'], 'unit')}{f' ({kinds})' if kinds else ''}, {index['bytes'] / 1e6:.1f} MB"
+        )
     problems = index["problems"]
     damage = [problem for problem in problems if problem["code"] not in NO_DAMAGE]
     say(Text("health: damaged", style="bold red") if damage else Text("health: sound", style="bold green"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sightline.cli.machine import REAL_EMBEDDER, look
 from sightline.cli.show import note
 from sightline.errors import IndexMismatchError, StoreError
-from sightline.settings import Settings, env_name
+from sightline.settings import Settings, data_folder, env_name, library_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,18 +35,20 @@ def load_embedder(name: str, settings: Settings, *, revision: str | None = None)
     """An embedder by name, on the device of the settings."""
     from sightline.embed import Embedder
 
-    return Embedder.load(
-        name, device=settings.device or None, dtype=settings.dtype or None, revision=revision, settings=settings
-    )
+    return Embedder.load(name, revision=revision, **_how(settings))
 
 
 def load_reranker(name: str, settings: Settings, *, revision: str | None = None) -> RerankingModel:
     """A reranker by name, on the device of the settings."""
     from sightline.rerank import Reranker
 
-    return Reranker.load(
-        name, device=settings.device or None, dtype=settings.dtype or None, revision=revision, settings=settings
-    )
+    return Reranker.load(name, revision=revision, **_how(settings))
+
+
+def _how(settings: Settings) -> dict[str, Any]:
+    """Arguments of both ``load`` methods."""
+    given = {name: getattr(settings, name) or None for name in ("device", "dtype", "quality")}
+    return {**given, "settings": settings}
 
 
 class NamedReranker:
@@ -91,22 +92,6 @@ class NamedReranker:
 
 
 # --- libraries -------------------------------------------------------------------------------------------------------
-
-
-def data_folder() -> Path:
-    """Where programs keep a user's data: XDG on Linux, Application Support on a Mac, Local AppData on Windows."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "sightline"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "sightline"
-    given = os.environ.get("XDG_DATA_HOME", "")
-    # the specification: a relative path is to be ignored
-    return (Path(given) if given.startswith("/") else Path.home() / ".local" / "share") / "sightline"
-
-
-def library_folder(settings: Settings) -> Path:
-    """The folder of the index: of the settings (``--library``, $SIGHTLINE_LIBRARY), else the default one."""
-    return Path(settings.library).expanduser() if settings.library else data_folder() / "library.sightline"
 
 
 def settings_of(**options: Any) -> Settings:
@@ -218,10 +203,11 @@ def refuse_another(card: ModelCard, model: str | None, folder: Path) -> None:
 
 def joined(settings: Settings, kept: Kept) -> Settings:
     """The settings, with what the index was built with wherever the environment does not say otherwise."""
-    from sightline.search.identity import UNIT_SETTINGS
+    from sightline.search.identity import UNIT_SETTINGS, quality_of
 
     names = [name for name in UNIT_SETTINGS if env_name(name) not in os.environ]
-    return settings.replace(**{name: getattr(kept.settings, name) for name in names})
+    quality = settings.quality or quality_of(kept.card)
+    return settings.replace(quality=quality, **{name: getattr(kept.settings, name) for name in names})
 
 
 def _existing(settings: Settings) -> Path:

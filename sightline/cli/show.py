@@ -184,7 +184,7 @@ def guarded(command: Command) -> Command:
             # whoever read has gone (`| head`); what is left in the buffer must not raise again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except Exception as error:
+        except Exception as error:  # the last frame of a command: a fault of ours is said in one line
             if sys.flags.dev_mode:
                 raise
             hint = "a fault in Sightline; `python -X dev -m sightline …` shows where"

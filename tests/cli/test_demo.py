@@ -13,8 +13,8 @@ from sightline.cli.demo.queries import QUERIES, Query
 from sightline.types import Hit
 from tests.cli.conftest import Run
 
-pytest.importorskip("skimage")
-pytest.importorskip("matplotlib")
+pytest.importorskip("skimage", reason="the extra demo is not installed")
+pytest.importorskip("matplotlib", reason="the extra demo is not installed")
 
 
 @pytest.fixture(scope="module")

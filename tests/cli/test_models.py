@@ -10,8 +10,7 @@ import pytest
 
 import sightline
 from sightline.cli.machine import Machine
-from sightline.cli.models import data_folder
-from sightline.settings import table
+from sightline.settings import data_folder, table
 from tests.cli.conftest import Run, json_of, toys
 
 
