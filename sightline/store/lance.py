@@ -94,6 +94,15 @@ MOST_LOST_VERSIONS: Final = 2
 """Versions that opening may step back by itself: so many can a power cut leave half written, because each commit is
 synced before the next (merging files commits twice). Beyond, acknowledged rows would go too, and a person decides."""
 
+INDEX_CACHE_BYTES: Final = 2 * 2**30
+METADATA_CACHE_BYTES: Final = 128 * 2**20
+"""What one open index may keep in memory; Lance's own 6 GB and 1 GB are more than a laptop has to spare. Every version
+seen leaves some 0.1 MB of metadata."""
+
+LOOK_AGAIN_S: Final = 5.0
+"""How often a store that is used looks whether its indexes were replaced: Lance keeps replaced ones in its cache, with
+their files open, for as long as there is room."""
+
 IDS_PER_FILTER: Final = 500
 TIES: Final = 16
 MOST_TIES: Final = 4096
@@ -162,6 +171,9 @@ class LanceStore:
         self._doubtful: frozenset[str] = frozenset()
         """While opening: files that may have their size and not their contents."""
         self._handle: Any = None
+        self._indexes: frozenset[str] = frozenset()
+        """Those that the handle's cache may hold."""
+        self._look_again_s = 0.0
         if not self._path.is_dir():
             if dim is None:
                 raise StoreError(f"there is no index in {folder}")
@@ -180,9 +192,16 @@ class LanceStore:
 
     @property
     def _table(self) -> Any:
-        if self._handle is None:
+        handle = self._handle
+        if handle is None:
             raise StoreError("the index is closed")
-        return self._handle
+        if time.monotonic() >= self._look_again_s:
+            self._look_again_s = time.monotonic() + LOOK_AGAIN_S
+            indexes = frozenset(str(index.index_uuid) for index in handle.list_indices())
+            if not self._indexes <= indexes:
+                handle = self._handle = self._opened()  # with a fresh cache; who reads now keeps the old one till then
+            self._indexes = indexes
+        return handle
 
     # --- opening ---
 
@@ -218,7 +237,10 @@ class LanceStore:
         self._doubtful = frozenset()
 
     def _opened(self) -> Any:
-        database = lancedb.connect(self.folder, read_consistency_interval=datetime.timedelta(0))
+        cache = lancedb.Session(
+            index_cache_size_bytes=INDEX_CACHE_BYTES, metadata_cache_size_bytes=METADATA_CACHE_BYTES
+        )
+        database = lancedb.connect(self.folder, read_consistency_interval=datetime.timedelta(0), session=cache)
         return database.open_table(TABLE)
 
     def _damaged_indexes(self) -> list[str]:

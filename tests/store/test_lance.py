@@ -563,6 +563,21 @@ def test_above_the_threshold_there_is_a_vector_index_with_its_recall(folder: Pat
     assert sound(folder).count() == 1400
 
 
+def test_a_reader_lets_go_of_indexes_that_were_replaced(
+    folder: Path, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance_module, "LOOK_AGAIN_S", 0.0)
+    writer, reader, num_open = LanceStore(folder, dim=DIM), LanceStore(folder), []
+    for number in range(40):
+        writer.add([make_row(number, text=f"words of {number}")])
+        writer.optimize()
+        words, pieces = reader.search_words(f"words {number}", 3)
+        assert words[0].id == pieces[0].id == f"row-{number:05d}"
+        files = psutil.Process().open_files()
+        num_open.append(sum(file.path.startswith(str(folder / "items.lance")) for file in files))
+    assert max(num_open[20:]) <= max(num_open[:20]) + 4, num_open
+
+
 def test_old_versions_live_for_a_day_after_their_successor(
     folder: Path, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
