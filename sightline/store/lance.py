@@ -94,10 +94,10 @@ MOST_LOST_VERSIONS: Final = 2
 """Versions that opening may step back by itself: so many can a power cut leave half written, because each commit is
 synced before the next (merging files commits twice). Beyond, acknowledged rows would go too, and a person decides."""
 
-INDEX_CACHE_BYTES: Final = 2 * 2**30
-METADATA_CACHE_BYTES: Final = 128 * 2**20
-"""What one open index may keep in memory; Lance's own 6 GB and 1 GB are more than a laptop has to spare. Every version
-seen leaves some 0.1 MB of metadata."""
+INDEX_BYTES: Final = 2 * 2**30
+METADATA_BYTES: Final = 128 * 2**20
+"""What an open store may keep of indexes and of metadata: Lance's own 6 GB and 1 GB are more than a laptop can spare.
+Every version seen leaves some 0.1 MB of metadata."""
 
 LOOK_AGAIN_S: Final = 5.0
 """How often a store that is used looks whether its indexes were replaced: Lance keeps replaced ones in its cache, with
@@ -237,9 +237,7 @@ class LanceStore:
         self._doubtful = frozenset()
 
     def _opened(self) -> Any:
-        cache = lancedb.Session(
-            index_cache_size_bytes=INDEX_CACHE_BYTES, metadata_cache_size_bytes=METADATA_CACHE_BYTES
-        )
+        cache = lancedb.Session(index_cache_size_bytes=INDEX_BYTES, metadata_cache_size_bytes=METADATA_BYTES)
         database = lancedb.connect(self.folder, read_consistency_interval=datetime.timedelta(0), session=cache)
         return database.open_table(TABLE)
 
