@@ -384,6 +384,17 @@ def draw_scene(rng: random.Random, scene: Scene, width: int, height: int, *, pap
     return scene_page(rng, scene, width, height, paper=paper).pixels
 
 
+DARK: Final = ("black", "brown", "gray", "purple", "blue")
+"""Colours that are not seen on a dark ground."""
+
+
+def dark_paper(rng: random.Random, scene: Scene, share: float) -> Color | None:
+    """A dark ground for ``share`` of the scenes whose shapes are seen on it."""
+    if rng.random() >= share or any(group.color in DARK for group in scene.groups):
+        return None
+    return rng.randint(0, 50), rng.randint(0, 50), rng.randint(0, 70)
+
+
 def scene_page(rng: random.Random, scene: Scene, width: int, height: int, *, paper: Color | None = None) -> Page:
     """The picture of a scene with every shape's name and box."""
     if paper is None:
@@ -544,13 +555,13 @@ def random_chart(rng: random.Random) -> Chart:
     return Chart(kind, rng.choice(MEASURES), rng.choice(list(BY)), trend)
 
 
-def draw_chart(rng: random.Random, chart: Chart, width: int, height: int) -> Page:
-    """The chart with its title and labels."""
+def draw_chart(rng: random.Random, chart: Chart, width: int, height: int, *, letters: float = 1 / 11) -> Page:
+    """The chart with its title and labels; ``letters`` is the title's share of the height."""
     path = rng.choice(font_files())
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
     ink = _gray(rng.randint(0, 70))
-    pixels = max(11, round(height / 11))
+    pixels = max(11, round(height * letters))
     face = font(path, pixels)
     while face.getlength(chart.title()) > width - 8 and pixels > 10:
         pixels -= 1

@@ -56,6 +56,31 @@ def some(rng: random.Random, values: Sequence[Value], count: float) -> list[Valu
     return rng.sample(values, min(len(values), max(2, round(count))))
 
 
+ZOOMS: Final = (1.0, 1.0, 1.0, 1.0, 1.6, 2.2, 3.2)
+"""How many times larger the pictures of a batch are than those the tower learned to look at: people's own are larger,
+and a model that has only seen small ones finds large ones near to everything."""
+CELL: Final = 32
+"""Pixels: sides are whole cells, as the model takes them."""
+SHEETS: Final = ((448, 576), (448, 544))
+"""Width and height of a page in a common size of paper, as large as the models take it."""
+DARK_SHARE: Final = 0.2
+
+
+def zoomed(rng: random.Random, count: int, most: float) -> tuple[float, int]:
+    """(zoom, count) of a batch; of large pictures it holds fewer."""
+    zoom = min(rng.choice(ZOOMS), most)
+    return zoom, max(5, round(count / zoom**1.5))
+
+
+def cells(side: float) -> int:
+    """The nearest length in whole cells.
+
+    >>> cells(96 * 1.6)
+    160
+    """
+    return max(1, round(side / CELL)) * CELL
+
+
 def half(rng: random.Random, text: str) -> str:
     """Half of the words of a text, in order; words that carry meaning stay more often."""
     words = text.split()
@@ -184,18 +209,21 @@ class Maker:
         }
 
     def page(self, rng: random.Random, count: int) -> list[Example]:
-        """Pages and one of their sentences, half of its words, or the heading."""
-        width, height = rng.choice(((256, 256), (256, 256), (256, 192), (224, 320)))
+        """Pages and one of their sentences, half of its words, or the heading; a third of the batches full sheets."""
+        width, height = rng.choice(((256, 256), (256, 256), (256, 192), (224, 320), *SHEETS))
+        is_sheet = (width, height) in SHEETS
+        count = max(5, round(count * (256 * 256 / (width * height)) ** 0.75)) if is_sheet else count
         examples = []
         for _ in range(count):
             texts = page_texts(rng, self.sentences, self.words, width, height)
             # the first text is the one asked for, as the text itself and no list of words
-            texts = [rng.choice(self.sentences), *texts[1:]][: rng.choice((1, 1, 2, 6))]
+            texts = [rng.choice(self.sentences), *texts[1:]][: rng.choice((3, 6, 12, 20) if is_sheet else (1, 1, 2, 6))]
             heading = ""
             if rng.random() < 0.35:
                 heading = " ".join(rng.choice(self.words) for _ in range(rng.randint(1, 3))).capitalize()
             plain = rng.random() < 0.5
-            page = drawing.draw_page(rng, texts, width, height, size=(14, 24), heading=heading, plain=plain)
+            size = (10, 22) if is_sheet else (14, 24)
+            page = drawing.draw_page(rng, texts, width, height, size=size, heading=heading, plain=plain)
             kind = rng.random()
             query = heading if heading and kind < 0.3 else texts[0] if kind < 0.6 else half(rng, texts[0])
             examples.append(Example(Side(query), Side(image=page.pixels), key=texts[0], shown=page.text))
@@ -255,24 +283,28 @@ class Maker:
 
     def scene(self, rng: random.Random, count: int) -> list[Example]:
         """Scenes by description, each with two scenes in which one thing is different."""
-        side = rng.choice((96, 128, 128))
+        zoom, count = zoomed(rng, count, 3.5)
+        side = cells(rng.choice((96, 128, 128)) * zoom)
         examples = []
         for _ in range(count):
             scene = drawing.random_scene(rng)
-            negatives = tuple(
-                Side(image=drawing.draw_scene(rng, drawing.edit_scene(rng, scene)[0], side, side)) for _ in range(2)
-            )
-            picture = drawing.draw_scene(rng, scene, side, side)
+            wrong = [drawing.edit_scene(rng, scene)[0] for _ in range(2)]
+            drawn = [
+                drawing.draw_scene(rng, one, side, side, paper=drawing.dark_paper(rng, one, DARK_SHARE))
+                for one in (scene, *wrong)
+            ]
+            picture, negatives = drawn[0], tuple(Side(image=one) for one in drawn[1:])
             examples.append(Example(Side(scene.caption(rng)), Side(image=picture), negatives, key=scene.caption()))
         return examples
 
     def chart(self, rng: random.Random, count: int) -> list[Example]:
         """Charts by title, kind and trend."""
-        width, height = rng.choice(((192, 160), (256, 160), (224, 192)))
+        zoom, count = zoomed(rng, count, 2.4)
+        width, height = (cells(zoom * side) for side in rng.choice(((192, 160), (256, 160), (224, 192))))
         examples = []
         for _ in range(count):
             chart = drawing.random_chart(rng)
-            page = drawing.draw_chart(rng, chart, width, height)
+            page = drawing.draw_chart(rng, chart, width, height, letters=1 / rng.uniform(11, 24))
             # a query that names less than the chart shows answers for every chart that shows it
             key = f"{chart.measure} {chart.by}"
             examples.append(Example(Side(chart.caption(rng)), Side(image=page.pixels), key=key))
@@ -322,7 +354,8 @@ class Maker:
 
     def photo(self, rng: random.Random, count: int) -> list[Example]:
         """Garments and groceries by class, one of a class; garments, of which there are ten classes, up to three."""
-        side = rng.choice((96, 128, 128))
+        zoom, count = zoomed(rng, count, 3.2)
+        side = cells(rng.choice((96, 128, 128)) * zoom)
         names = some(rng, list(self.photos), count)
         names += [name for name in self.photos if self.photos[name][0].src == "clothing"] * 2
         examples = []
@@ -347,13 +380,15 @@ class Maker:
 
     def edit(self, rng: random.Random, count: int) -> list[Example]:
         """A picture and words for a change; the picture unchanged and one changed otherwise are negatives."""
+        zoom, count = zoomed(rng, count, 2.2)
+        side = cells(96 * zoom)
         examples = []
         for _ in range(count):
             scene = drawing.random_scene(rng)
             changed, words = drawing.edit_scene(rng, scene)
-            one = drawing.draw_scene(rng, scene, 96, 96)
-            two = drawing.draw_scene(rng, changed, 96, 96)
-            again = drawing.draw_scene(rng, scene, 96, 96)
+            one = drawing.draw_scene(rng, scene, side, side)
+            two = drawing.draw_scene(rng, changed, side, side)
+            again = drawing.draw_scene(rng, scene, side, side)
             negatives = (Side(image=one), Side(image=again))
             examples.append(Example(Side(words, image=one), Side(image=two), negatives, key=changed.caption()))
         return examples
