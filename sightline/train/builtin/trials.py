@@ -36,6 +36,8 @@ LETTERS: Final = (16, 24)
 """Height of a page's letters in pixels."""
 SCENE_SIDE: Final = 128
 EDIT_SIDE: Final = 96
+LARGE_SIDE: Final = 384
+"""Pixels of a scene as large as on a screen."""
 SMALL_SIDE: Final = 96
 """Pixels of an emoji or icon."""
 IOU: Final = 0.5
@@ -307,30 +309,23 @@ def photographs(corpus: Corpus, share: float) -> list[Trial]:
 
 def scenes(corpus: Corpus, share: float) -> list[Trial]:
     """Scenes by description among nine in which one thing is different."""
-    rng = random.Random("scenes")
+    trial = described(random.Random("scenes"), round(300 * share), SCENE_SIDE)
+    return [replace(trial, floor=0.60, reranked_floor=0.85, rerank=True)]
+
+
+def described(rng: random.Random, count: int, side: int) -> Trial:
+    """``count`` scenes of ``side`` pixels, each among its hard negatives."""
     queries: list[str] = []
     documents: list[Item] = []
     pools: list[list[int]] = []
-    for _ in range(round(300 * share)):
+    for _ in range(count):
         scene = drawing.random_scene(rng)
         pool = [scene, *hard_negatives(rng, scene, 9)]
         pools.append(list(range(len(documents), len(documents) + len(pool))))
-        documents += [Item(image=drawing.draw_scene(rng, one, SCENE_SIDE, SCENE_SIDE)) for one in pool]
+        documents += [Item(image=drawing.draw_scene(rng, one, side, side)) for one in pool]
         queries.append(scene.caption())
     answers = [frozenset(pool[:1]) for pool in pools]
-    return [
-        Trial(
-            "scene",
-            "scene by description, hard negatives",
-            _texts(queries),
-            documents,
-            answers,
-            pools,
-            floor=0.60,
-            reranked_floor=0.85,
-            rerank=True,
-        )
-    ]
+    return Trial("scene", "scene by description, hard negatives", _texts(queries), documents, answers, pools)
 
 
 def hard_negatives(rng: random.Random, scene: drawing.Scene, count: int) -> list[drawing.Scene]:
@@ -349,21 +344,25 @@ def hard_negatives(rng: random.Random, scene: drawing.Scene, count: int) -> list
 
 def edits(corpus: Corpus, share: float) -> list[Trial]:
     """A picture and a change to the picture after it: among the others' answers and the picture itself."""
-    rng = random.Random("edits")
-    size = round(100 * share)
+    trial = changed(random.Random("edits"), round(100 * share), 3, EDIT_SIDE)
+    return [replace(trial, floor=0.50, reranked_floor=0.75, rerank=True)]
+
+
+def changed(rng: random.Random, size: int, rounds: int, side: int) -> Trial:
+    """``rounds`` times ``size`` edits of scenes of ``side`` pixels, each round with candidates of its own."""
     queries: list[Item] = []
     documents: list[Item] = []
     captions: list[str] = []
     pools: list[list[int]] = []
-    for _ in range(3):
+    for _ in range(rounds):
         begin = len(documents)
         for index in range(size):
             scene = drawing.random_scene(rng)
-            changed, words = drawing.edit_scene(rng, scene)
-            picture = drawing.draw_scene(rng, scene, EDIT_SIDE, EDIT_SIDE)
+            other, words = drawing.edit_scene(rng, scene)
+            picture = drawing.draw_scene(rng, scene, side, side)
             queries.append(Item(text=words, image=picture))
-            documents.append(Item(image=drawing.draw_scene(rng, changed, EDIT_SIDE, EDIT_SIDE)))
-            captions.append(changed.caption())
+            documents.append(Item(image=drawing.draw_scene(rng, other, side, side)))
+            captions.append(other.caption())
             # the picture itself stands for the answer of the next query
             others = [begin + place for place in range(size) if place != (index + 1) % size]
             pools.append([*others, begin + size + index])
@@ -371,21 +370,21 @@ def edits(corpus: Corpus, share: float) -> list[Trial]:
         captions += [""] * size
     answers = [
         frozenset(place for place in pool if captions[place] == captions[own])
-        for pool, own in zip(pools, (i // size * 2 * size + i % size for i in range(3 * size)), strict=True)
+        for pool, own in zip(pools, (i // size * 2 * size + i % size for i in range(rounds * size)), strict=True)
     ]
-    return [
-        Trial(
-            "edit",
-            'picture and "the same, but …" to picture',
-            queries,
-            documents,
-            answers,
-            pools,
-            floor=0.50,
-            reranked_floor=0.75,
-            rerank=True,
-        )
-    ]
+    return Trial("edit", 'picture and "the same, but …" to picture', queries, documents, answers, pools)
+
+
+def large(corpus: Corpus, share: float) -> list[Trial]:
+    """What is drawn once more, in the sizes that people's pictures have."""
+    rng = random.Random("large")
+    scene = described(rng, round(100 * share), LARGE_SIDE)
+    edit = changed(rng, max(2, round(100 * share)), 1, LARGE_SIDE)
+    made = [drawing.random_chart(rng) for _ in range(round(100 * share))]
+    titles = [f"{chart.kind} chart of {chart.measure} by {chart.by}" for chart in made]
+    pictures = [Item(image=drawing.draw_chart(rng, chart, 512, 384, letters=1 / 20).pixels) for chart in made]
+    chart = Trial("chart", "chart by kind and title", _texts(titles), pictures, _equal(titles))
+    return [replace(one, name=f"{one.name}-large", title=f"{one.title}, large") for one in (scene, edit, chart)]
 
 
 def moments(corpus: Corpus, share: float) -> list[Trial]:
@@ -433,5 +432,6 @@ TRIALS: Final[dict[str, Callable[[Corpus, float], list[Trial]]]] = {
     "halves": halves,
     "intents": intents,
     "icons": icons,
+    "large": large,
 }
 """Makers of trials by the name that ``--only`` takes; each takes the corpus and the share of its size to make."""

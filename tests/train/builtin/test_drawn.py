@@ -278,6 +278,30 @@ def test_every_task_of_a_stage_can_be_drawn(corpus: Corpus, stage: str) -> None:
     assert len({task["name"] for task in raw["task"]}) == len(raw["task"])
 
 
+@pytest.mark.parametrize(
+    ("task", "most"), [("scene", 448), ("chart", 608), ("photo", 416), ("edit", 224), ("page", 576)]
+)
+def test_pictures_come_small_and_as_large_as_peoples_own(corpus: Corpus, task: str, most: int) -> None:
+    maker, sides = Maker(corpus), set()
+    for seed in range(40):
+        height, width, _ = maker.tasks[task](random.Random(seed), 5)[0].document.image.shape  # type: ignore[union-attr]
+        assert height % 32 == width % 32 == 0
+        sides.add(max(height, width))
+    assert min(sides) <= 256 and most - 64 <= max(sides) <= most
+
+
+def test_scenes_on_a_dark_ground_are_seen() -> None:
+    rng, dark = random.Random(0), 0
+    for _ in range(200):
+        scene = drawing.random_scene(rng)
+        paper = drawing.dark_paper(rng, scene, 0.5)
+        if paper is not None:
+            dark += 1
+            for group in scene.groups:
+                assert sum(abs(a - b) for a, b in zip(drawing.COLORS[group.color], paper, strict=True)) > 100
+    assert 20 < dark < 90
+
+
 def test_half_keeps_order() -> None:
     text = "one red bird sings in the old green tree"
     kept = half(random.Random(1), text).split()

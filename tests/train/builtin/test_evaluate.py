@@ -177,6 +177,15 @@ def test_an_edit_is_sought_among_a_hundred_with_the_picture_itself() -> None:
         assert query.text.startswith("the same, but")  # type: ignore[union-attr]
 
 
+def test_large_pictures_are_asked_for_as_small_ones_are() -> None:
+    scene, edit, chart = trials.large(Small(), 0.05)  # type: ignore[arg-type]
+    assert [one.name for one in (scene, edit, chart)] == ["scene-large", "edit-large", "chart-large"]
+    assert all(np.asarray(item.image).shape == (384, 384, 3) for item in (*scene.documents, *edit.documents))
+    assert all(np.asarray(item.image).shape == (384, 512, 3) for item in chart.documents)
+    assert scene.num_candidates == 10 and len(edit.queries) == len(chart.queries) == 5
+    assert all(one.floor is None and not one.rerank for one in (scene, edit, chart))
+
+
 def test_moments_are_sought_in_their_film() -> None:
     (asked,) = trials.moments(Small(), 0.1)  # type: ignore[arg-type]
     assert len(asked.queries) == 15 and asked.num_candidates == 14
