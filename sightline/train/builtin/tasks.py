@@ -56,6 +56,8 @@ def some(rng: random.Random, values: Sequence[Value], count: float) -> list[Valu
     return rng.sample(values, min(len(values), max(2, round(count))))
 
 
+LEAST: Final = 4
+"""Pairs in a batch of large pictures."""
 ZOOMS: Final = (1.0, 1.0, 1.0, 1.0, 1.6, 2.2, 3.2)
 """How many times larger the pictures of a batch are than those the tower learned to look at: people's own are larger,
 and a model that has only seen small ones finds large ones near to everything."""
@@ -69,7 +71,7 @@ DARK_SHARE: Final = 0.2
 def zoomed(rng: random.Random, count: int, most: float) -> tuple[float, int]:
     """(zoom, count) of a batch; of large pictures it holds fewer."""
     zoom = min(rng.choice(ZOOMS), most)
-    return zoom, max(5, round(count / zoom**1.5))
+    return zoom, max(min(count, LEAST), round(count / zoom**1.5))
 
 
 def cells(side: float) -> int:
@@ -212,7 +214,7 @@ class Maker:
         """Pages and one of their sentences, half of its words, or the heading; a third of the batches full sheets."""
         width, height = rng.choice(((256, 256), (256, 256), (256, 192), (224, 320), *SHEETS))
         is_sheet = (width, height) in SHEETS
-        count = max(5, round(count * (256 * 256 / (width * height)) ** 0.75)) if is_sheet else count
+        count = max(min(count, LEAST), round(count * (256 * 256 / (width * height)) ** 0.75)) if is_sheet else count
         examples = []
         for _ in range(count):
             texts = page_texts(rng, self.sentences, self.words, width, height)

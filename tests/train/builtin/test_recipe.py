@@ -26,13 +26,13 @@ from sightline.model.weights import Checkpoint
 from sightline.prep.prepare import Budgets, Preparer
 from sightline.prep.tokens import Tokenizer
 from sightline.train import log, trainer
-from sightline.train.builtin import layout, recipe
+from sightline.train.builtin import layout, recipe, tasks as made
 from sightline.train.checkpoints import latest
 from tests.parity.conftest import picture
 from tests.train.builtin.small import Here, make_corpus, real_config, use_tiny_geometry
 from tests.train.test_export import theirs
 
-STEPS = {"words": 90, "looking": 18, "imitation": 36, "s0": 15, "s1": 48, "reranker": 24, "s2": 15}
+STEPS = {"words": 90, "looking": 18, "imitation": 36, "s0": 15, "s1": 48, "reranker": 24, "s2": 18}
 """Of the toy run."""
 RATES = {"imitation": 2.0, "s0": 3.0, "s1": 5.0, "reranker": 4.0, "s2": 4.0}
 """Factors: a small network wants larger steps."""
@@ -53,11 +53,12 @@ def toy_stage(name: str, out: Path, scale: recipe.Scale = SCALE, **more: Any) ->
 
 @pytest.fixture(scope="module", autouse=True)
 def toy() -> Iterator[None]:
-    """Tiny networks, few steps, batches drawn in this process."""
+    """Tiny networks, few steps, batches drawn in this process, of one size, so that their losses can be compared."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_geometry(patch)
         patch.setattr(recipe, "stage_file", toy_stage)
+        patch.setattr(made, "ZOOMS", (1.0,))
         patch.setattr(trainer, "Ahead", Here)
         yield
 
