@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ def some(rng: random.Random, values: Sequence[Value], count: float) -> list[Valu
     return rng.sample(values, min(len(values), max(2, round(count))))
 
 
-LEAST: Final = 4
-"""Pairs in a batch of large pictures."""
+LEAST_PAIRS: Final = 4
+"""Of a batch of large pictures, where so many were asked for."""
 ZOOMS: Final = (1.0, 1.0, 1.0, 1.0, 1.6, 2.2, 3.2)
 """How many times larger the pictures of a batch are than those the tower learned to look at: people's own are larger,
 and a model that has only seen small ones finds large ones near to everything."""
@@ -69,9 +70,18 @@ DARK_SHARE: Final = 0.2
 
 
 def zoomed(rng: random.Random, count: int, most: float) -> tuple[float, int]:
-    """(zoom, count) of a batch; of large pictures it holds fewer."""
+    """(zoom, count) of a batch."""
     zoom = min(rng.choice(ZOOMS), most)
-    return zoom, max(min(count, LEAST), round(count / zoom**1.5))
+    return zoom, fewer(count, zoom)
+
+
+def fewer(count: int, zoom: float) -> int:
+    """Pairs in a batch whose pictures are ``zoom`` times as wide and high.
+
+    >>> fewer(20, 1.0), fewer(20, 2.0), fewer(20, 4.0), fewer(3, 4.0)
+    (20, 7, 4, 3)
+    """
+    return max(min(count, LEAST_PAIRS), round(count / math.pow(zoom, 1.5)))
 
 
 def cells(side: float) -> int:
@@ -214,7 +224,7 @@ class Maker:
         """Pages and one of their sentences, half of its words, or the heading; a third of the batches full sheets."""
         width, height = rng.choice(((256, 256), (256, 256), (256, 192), (224, 320), *SHEETS))
         is_sheet = (width, height) in SHEETS
-        count = max(min(count, LEAST), round(count * (256 * 256 / (width * height)) ** 0.75)) if is_sheet else count
+        count = fewer(count, math.sqrt(width * height) / 256) if is_sheet else count
         examples = []
         for _ in range(count):
             texts = page_texts(rng, self.sentences, self.words, width, height)

@@ -309,11 +309,11 @@ def photographs(corpus: Corpus, share: float) -> list[Trial]:
 
 def scenes(corpus: Corpus, share: float) -> list[Trial]:
     """Scenes by description among nine in which one thing is different."""
-    trial = described(random.Random("scenes"), round(300 * share), SCENE_SIDE)
+    trial = scene_trial(random.Random("scenes"), round(300 * share), SCENE_SIDE)
     return [replace(trial, floor=0.60, reranked_floor=0.85, rerank=True)]
 
 
-def described(rng: random.Random, count: int, side: int) -> Trial:
+def scene_trial(rng: random.Random, count: int, side: int) -> Trial:
     """``count`` scenes of ``side`` pixels, each among its hard negatives."""
     queries: list[str] = []
     documents: list[Item] = []
@@ -344,11 +344,11 @@ def hard_negatives(rng: random.Random, scene: drawing.Scene, count: int) -> list
 
 def edits(corpus: Corpus, share: float) -> list[Trial]:
     """A picture and a change to the picture after it: among the others' answers and the picture itself."""
-    trial = changed(random.Random("edits"), round(100 * share), 3, EDIT_SIDE)
+    trial = edit_trial(random.Random("edits"), round(100 * share), 3, EDIT_SIDE)
     return [replace(trial, floor=0.50, reranked_floor=0.75, rerank=True)]
 
 
-def changed(rng: random.Random, size: int, rounds: int, side: int) -> Trial:
+def edit_trial(rng: random.Random, size: int, rounds: int, side: int) -> Trial:
     """``rounds`` times ``size`` edits of scenes of ``side`` pixels, each round with candidates of its own."""
     queries: list[Item] = []
     documents: list[Item] = []
@@ -378,8 +378,8 @@ def changed(rng: random.Random, size: int, rounds: int, side: int) -> Trial:
 def large(corpus: Corpus, share: float) -> list[Trial]:
     """What is drawn once more, in the sizes that people's pictures have."""
     rng = random.Random("large")
-    scene = described(rng, round(100 * share), LARGE_SIDE)
-    edit = changed(rng, max(2, round(100 * share)), 1, LARGE_SIDE)
+    scene = scene_trial(rng, round(100 * share), LARGE_SIDE)
+    edit = edit_trial(rng, max(2, round(100 * share)), 1, LARGE_SIDE)
     made = [drawing.random_chart(rng) for _ in range(round(100 * share))]
     titles = [f"{chart.kind} chart of {chart.measure} by {chart.by}" for chart in made]
     pictures = [Item(image=drawing.draw_chart(rng, chart, 512, 384, letters=1 / 20).pixels) for chart in made]
