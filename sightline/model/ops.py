@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sightline.model.short import LONGEST, attention_short
+
 PADDED_FROM: Final = 512
 """Queries from which padding beats a mask."""
 BLOCK_QUERIES: Final = 128
@@ -45,6 +47,8 @@ def attention(
         (T, H, D).
     """
     narrow_cpu = q.dtype == torch.bfloat16 and q.device.type == "cpu"
+    if (narrow_cpu or _is_cast(q)) and q.requires_grad and torch.is_grad_enabled() and max(lengths) <= LONGEST:
+        return attention_short(q, k, v, lengths, causal=causal, prefix=prefix)
     if narrow_cpu and not causal and prefix is None and max(lengths) >= BLOCKS_FROM:
         return _attention_in_blocks(q, k, v, lengths)
     repeat = q.shape[1] // k.shape[1]
@@ -140,6 +144,11 @@ def rotate(x: Tensor, by: Turn) -> Tensor:
     cos, sin = by
     first, second = x.chunk(2, -1)
     return (x * cos[:, None]).addcmul_(torch.cat([second, first], -1), sin[:, None])
+
+
+def _is_cast(x: Tensor) -> bool:
+    """Whether products of ``x`` are computed in bf16 on a CPU, as training does it."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def _equal_runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from sightline.model.ops import attention, attention_last, attention_plain, rms_norm
+from sightline.model.short import attention_short
 
 
 def draw(length, heads, width, seed):
@@ -29,6 +30,39 @@ def test_attention_equals_the_plain_one(lengths, groups, causal, prefix):
         last = torch.tensor(lengths).cumsum(0) - 1
         ends = attention_last(q[last], k, v, lengths, prefix=shared)
         torch.testing.assert_close(ends, plain[last], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("body", [attention, attention_short])
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    groups=st.sampled_from([1, 2, 4]),
+    causal=st.booleans(),
+    prefix=st.integers(0, 5),
+)
+def test_gradients_equal_those_of_the_plain_one(body, lengths, groups, causal, prefix):
+    total = sum(lengths)
+    inputs = [draw(total, 4, 8, 0), draw(total, 4 // groups, 8, 1), draw(total, 4 // groups, 8, 2)]
+    inputs += [draw(prefix, 4 // groups, 8, 3), draw(prefix, 4 // groups, 8, 4)] if prefix else []
+    q, k, v, *shared = (x.requires_grad_() for x in inputs)
+    both = (shared[0], shared[1]) if shared else None
+    fast = body(q, k, v, lengths, causal=causal, prefix=both)
+    plain = attention_plain(q, k, v, lengths, causal=causal, prefix=both)
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+    back = draw(total, 4, 8, 5)
+    ours, theirs = (torch.autograd.grad(out, inputs, back) for out in (fast, plain))
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
+
+
+def test_training_in_bf16_has_gradients_near_those_of_float32():
+    lengths = [3, 4, 4, 9, 30]
+    q, k, v = (draw(50, heads, 16, seed).requires_grad_() for heads, seed in ((4, 0), (2, 1), (2, 2)))
+    back = draw(50, 4, 16, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = attention(q, k, v, lengths, causal=True)
+    ours = torch.autograd.grad(half.float(), [q, k, v], back)
+    theirs = torch.autograd.grad(attention_plain(q, k, v, lengths, causal=True), [q, k, v], back)
+    torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("width", [64, 72, 128])

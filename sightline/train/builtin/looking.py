@@ -30,7 +30,7 @@ from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.drawing import Page, Word
 from sightline.train.builtin.labels import NUM_LETTERS, Labelled, Speller, Targets, targets
 from sightline.train.builtin.spelling import directions
-from sightline.train.builtin.tasks import FILLERS, Maker, augment_drawing, augment_photo, page_texts, some
+from sightline.train.builtin.tasks import FILLERS, Maker, augment_drawing, augment_photo, page_texts, some, some_heading
 
 SHARES: Final = {"page": 0.6, "scene": 0.04, "emoji": 0.16, "photo": 0.14, "other": 0.06}
 """Of the patches of every step. A step of one kind alone would undo what the step before it did for another: mixed,
@@ -99,7 +99,12 @@ class Looker:
         for _ in range(_count(width, height, patches)):
             texts = page_texts(rng, self.maker.sentences, self.maker.words, width, height)
             plain = rng.random() < 1 - 0.5 * wider
-            pages.append(drawing.draw_page(rng, texts, width, height, size=(least, most), plain=plain, ruled=ruled))
+            heading = some_heading(rng, self.maker.words) if progress >= PLAIN and height >= 128 else ""
+            pages.append(
+                drawing.draw_page(
+                    rng, texts, width, height, size=(least, most), heading=heading, plain=plain, ruled=ruled
+                )
+            )
         return pages
 
     def scene(self, rng: random.Random, progress: float, patches: float) -> list[Page]:

@@ -37,9 +37,9 @@ from sightline.train import adapters, trainer
 from sightline.train.builtin import geometry, layout
 from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.imitation import Imitating, imitation_step, settle
-from sightline.train.builtin.looking import GramHead, LetterHead, Looking, WordHead, looking_loss
+from sightline.train.builtin.looking import GramHead, LetterHead, Look, Looking, WordHead, looking_loss
 from sightline.train.builtin.spelling import rarity, spelled
-from sightline.train.builtin.stages import Drawn
+from sightline.train.builtin.stages import CELLS, Drawn
 from sightline.train.builtin.steps import distilling_step, embedding_step, judging_steps
 from sightline.train.builtin.tokenizer import learn, write
 from sightline.train.builtin.words import Bagging, Bags, words_step
@@ -198,12 +198,9 @@ class Run:
         network = self._network(self.out / "start" / "embedder")
         adapters.settle(network, self.stage)
         bags = self._bags(network)
-        letters = LetterHead(network.config.vision.hidden_size).to(self.processes.device)
-        words = WordHead(bags.rows.weight).to(self.processes.device)
-        grams = GramHead(network.config.text.hidden_size).to(self.processes.device)
+        step, heads = self._looking(network, bags)
         source = Looking(self.data, self.tokenizer, self.stage.seed, self.stage.steps, self.stage.task[0].batch)
-        step = partial(looking_loss, network, letters, words, grams)
-        self._train(network, source, step, {"letters": letters, "words": words, "grams": grams})
+        self._train(network, source, step, heads)
         settle(network, bags)
         self._export(network, self.out / "start" / "embedder")
 
@@ -221,9 +218,13 @@ class Run:
         network = self._network()
         adapters.settle(network, self.stage)
         contrast = Contrast(network.config.text.hidden_size, self.stage.loss).to(self.processes.device)
+        bags = self._bags(network)
+        looking, heads = self._looking(network, bags)
+        if all(task.name != CELLS for task in self.stage.task):
+            heads = {}  # nobody asks them, so they would learn nothing
         source = Drawn(self.data, self.tokenizer, self.stage.task, "embedder", self.stage.seed)
-        step = partial(embedding_step, network, contrast, self._bags(network), self.processes)
-        self._train(network, source, step, {"contrast": contrast})
+        step = partial(embedding_step, network, contrast, bags, self.processes, looking)
+        self._train(network, source, step, {"contrast": contrast, **heads})
         self._export(network, Path(self.stage.start))
 
     def reranker(self) -> None:
@@ -272,6 +273,14 @@ class Run:
         bags = Bags(text.vocab_size, text.hidden_size, 0)
         bags.load_state_dict(load_file(path))
         return bags.requires_grad_(False).to(self.processes.device)
+
+    def _looking(self, network: QwenVL, bags: Bags) -> tuple[Callable[[Look], Any], dict[str, nn.Module]]:
+        """The loss of cells, and the heads that learn beside the tower."""
+        letters = LetterHead(network.config.vision.hidden_size).to(self.processes.device)
+        words = WordHead(bags.rows.weight).to(self.processes.device)
+        grams = GramHead(network.config.text.hidden_size).to(self.processes.device)
+        heads: dict[str, nn.Module] = {"letters": letters, "words": words, "grams": grams}
+        return partial(looking_loss, network, letters, words, grams), heads
 
     def _train(self, network: QwenVL, source: Any, step: Any, extra: Mapping[str, nn.Module]) -> None:
         trainer.run(network, source, self.stage, step=step, extra=extra, processes=self.processes, screen=self.screen)

@@ -9,16 +9,21 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from sightline.prep.tokens import Tokenizer
 from sightline.train.batch import Batch
 from sightline.train.builtin.corpus import Corpus
+from sightline.train.builtin.looking import Look, Looker
 from sightline.train.builtin.tasks import Example, Maker, keys_equal
 from sightline.train.builtin.words import Ids
 from sightline.train.config import Role, Task
 from sightline.train.packing import Pack, Side, embedding_pack, reranking_pack
+
+CELLS: Final = "cells"
+"""Name of the task that is no contrast: what lies in every cell of a picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,12 +36,14 @@ class Mixed:
         shown: for each part the tokens of what stands on its documents, where they are pictures of words, or None.
         pairs: for distillation, for each part the pairs that the reranker judges: of every query, its document and its
             own negatives.
+        look: pictures whose every cell is asked for beside the tasks, or None.
     """
 
     parts: tuple[Batch, ...]
     texts: tuple[list[Ids] | None, ...] = ()
     shown: tuple[list[Ids] | None, ...] = ()
     pairs: tuple[Pack, ...] = ()
+    look: Look | None = None
 
     @property
     def task(self) -> str:
@@ -61,7 +68,8 @@ class Drawn:
     Attributes:
         data: the folder of the corpus.
         tokenizer: of the model that learns.
-        tasks: what is drawn, how much of it, how often.
+        tasks: what is drawn, how much of it, how often; one named ``CELLS`` is asked for in every step, its batch
+            counted in patches (``looking.py``).
         role: embedder or reranker.
         seed: decides everything.
         tasks_a_step: different tasks in one step.
@@ -81,11 +89,16 @@ class Drawn:
         maker = Maker(Corpus(self.data))
         tokenizer = Tokenizer(self.tokenizer)
         judge = None if self.distilled is None else Tokenizer(self.distilled)
+        looker = None
+        for task in self.tasks:
+            if task.name == CELLS:
+                looker = Looker(maker.corpus, tokenizer, self.seed, 1, task.batch)
+        tasks = [task for task in self.tasks if task.name != CELLS]
 
         def make(step: int) -> Mixed:
             rng = random.Random(f"{self.seed}-{self.role}-{step}")
             parts, texts, shown, pairs = [], [], [], []
-            for task in chosen(rng, self.tasks, self.tasks_a_step):
+            for task in chosen(rng, tasks, self.tasks_a_step):
                 examples = maker.tasks[task.name](rng, task.batch)
                 texts.append(words_of(examples, tokenizer))
                 shown.append(shown_of(examples, tokenizer))
@@ -97,7 +110,9 @@ class Drawn:
                     part, pack = distilling_batch(task, examples, tokenizer, judge, rng)
                     parts.append(part)
                     pairs.append(pack)
-            return Mixed(tuple(parts), tuple(texts), tuple(shown), tuple(pairs))
+            # of the cells every step is like the last ones of their own stage
+            look = None if looker is None else looker(step + 1)
+            return Mixed(tuple(parts), tuple(texts), tuple(shown), tuple(pairs), look)
 
         return make
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sightline.model.vl import QwenVL
-from sightline.train.builtin.stages import Mixed
+from sightline.train.builtin.looking import Look
+from sightline.train.builtin.stages import CELLS, Mixed
 from sightline.train.builtin.words import Bags
 from sightline.train.config import Loss
 from sightline.train.contrast import Contrast, Figures, accuracy, contrast_step, states
@@ -27,12 +28,21 @@ ACROSS: Final = 1.0
 """Weight of the contrast between the tasks of a step. Each task's candidates are of one kind; without it a page may lie
 nearer to every word than a text does, and no task shows it."""
 
+LOOK: Final = 0.3
+"""Weight of what the cells are asked for, where the tower learns beside the decoder: a contrast has one bit for a
+picture, and the tower would forget its letters for it."""
+
 
 def embedding_step(
-    network: QwenVL, contrast: Contrast, bags: Bags, processes: Processes, step: Mixed
+    network: QwenVL,
+    contrast: Contrast,
+    bags: Bags,
+    processes: Processes,
+    looking: Callable[[Look], tuple[Tensor, Figures]],
+    step: Mixed,
 ) -> tuple[Tensor, Figures]:
-    """The mean loss of the parts and that between them, texts and pictures of words held near their bags; the log has
-    each accuracy.
+    """The mean loss of the parts and that between them, texts and pictures of words held near their bags, and what the
+    cells of pictures are asked for (``looking``) where the step has them; the log has each accuracy.
     """
     out = []
     sides: list[tuple[Tensor, Tensor]] = []
@@ -49,6 +59,10 @@ def embedding_step(
                 loss = loss + ANCHOR * (1 - F.cosine_similarity(documents[: len(shown)], bags(shown), dim=-1)).mean()
         out.append((part.task, (loss, {"accuracy": accuracy(queries.detach(), documents.detach(), part)})))
     loss, figures = _mean(out)
+    if step.look is not None:
+        seen, right = looking(step.look)
+        loss = loss + LOOK * seen
+        figures |= {f"{CELLS}_{name}": figure for name, figure in right.items()}
     if len(sides) == 1:
         return loss, figures
     with torch.autocast(loss.device.type, enabled=False):

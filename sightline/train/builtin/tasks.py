@@ -29,7 +29,8 @@ class Example:
         query, document: what belongs together.
         negatives: documents that look alike and do not answer.
         key: pairs of equal key answer each other's queries.
-        shown: the words that stand on the document, where it is a picture of words and nothing else.
+        shown: the words that stand on the document, where it is a picture of words and nothing else, or all its names,
+            where it is a picture of one thing that has many.
     """
 
     query: Side
@@ -57,6 +58,8 @@ def some(rng: random.Random, values: Sequence[Value], count: float) -> list[Valu
     return rng.sample(values, min(len(values), max(2, round(count))))
 
 
+NAMES_APART: Final = ", "
+"""Between the names of one picture in different languages."""
 LEAST_PAIRS: Final = 4
 """Of a batch of large pictures, where so many were asked for."""
 ZOOMS: Final = (1.0, 1.0, 1.0, 1.0, 1.6, 2.2, 3.2)
@@ -67,6 +70,8 @@ CELL: Final = 32
 SHEETS: Final = ((448, 576), (448, 544))
 """Width and height of a page in a common size of paper, as large as the models take it."""
 DARK_SHARE: Final = 0.2
+HEADED: Final = 0.35
+"""Share of the pages with a heading."""
 
 
 def zoomed(rng: random.Random, count: int, most: float) -> tuple[float, int]:
@@ -104,16 +109,23 @@ def half(rng: random.Random, text: str) -> str:
 
 
 def augment_photo(rng: random.Random, image: Image.Image) -> Image.Image:
-    """A crop, perhaps mirrored, with other light."""
+    """A crop, perhaps turned, mirrored or partly hidden, with other light: there are few photographs to learn from."""
     width, height = image.size
-    share = rng.uniform(0.72, 1.0)
-    w, h = int(width * share), int(height * min(1.0, share * rng.uniform(0.9, 1.1)))
+    if rng.random() < 0.4:
+        image = image.rotate(rng.uniform(-12, 12), Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
+    share = rng.uniform(0.6, 1.0)
+    w, h = int(width * share), int(height * min(1.0, share * rng.uniform(0.85, 1.18)))
     left, top = rng.randint(0, width - w), rng.randint(0, height - h)
     image = image.crop((left, top, left + w, top + h))
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.75, 1.25))
-    return ImageEnhance.Color(image).enhance(rng.uniform(0.7, 1.3))
+    if rng.random() < 0.25:
+        across, down = rng.randint(w // 8, w // 3), rng.randint(h // 8, h // 3)
+        x, y = rng.randint(0, w - across), rng.randint(0, h - down)
+        image.paste(tuple(rng.randint(0, 255) for _ in range(3)), (x, y, x + across, y + down))
+    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.65, 1.35))
+    image = ImageEnhance.Contrast(image).enhance(rng.uniform(0.7, 1.3))
+    return ImageEnhance.Color(image).enhance(rng.uniform(0.5, 1.4))
 
 
 def augment_drawing(rng: random.Random, image: Image.Image, side: int) -> Pixels:
@@ -173,6 +185,13 @@ def page_texts(
     return texts
 
 
+def some_heading(rng: random.Random, words: Sequence[str]) -> str:
+    """One to three rare words to stand over a page, or most often none."""
+    if rng.random() >= HEADED:
+        return ""
+    return " ".join(rng.choice(words) for _ in range(rng.randint(1, 3))).capitalize()
+
+
 def number(rng: random.Random) -> str:
     """An amount, a date, a year, a count."""
     return rng.choice(
@@ -200,6 +219,10 @@ class Maker:
         self.words = lemmas(corpus)
         self.emoji_all = [*self.rows["emoji-name"], *self.rows["emoji-keywords"]]
         self.emoji_english = [row for row in self.emoji_all if row.lang == "en"]
+        names: dict[str, list[str]] = {}
+        for row in self.rows["emoji-name"]:
+            names.setdefault(row.q_image, []).append(row.d_text)
+        self.emoji_names = {picture: NAMES_APART.join(sorted(set(said))) for picture, said in names.items()}
         self.photos: dict[str, list[Row]] = {}
         for row in [*self.rows["clothing"], *self.rows["grocery"]]:
             if coarse(row):
@@ -230,15 +253,15 @@ class Maker:
             texts = page_texts(rng, self.sentences, self.words, width, height)
             # the first text is the one asked for, as the text itself and no list of words
             texts = [rng.choice(self.sentences), *texts[1:]][: rng.choice((3, 6, 12, 20) if is_sheet else (1, 1, 2, 6))]
-            heading = ""
-            if rng.random() < 0.35:
-                heading = " ".join(rng.choice(self.words) for _ in range(rng.randint(1, 3))).capitalize()
+            heading = some_heading(rng, self.words)
             plain = rng.random() < 0.5
             size = (10, 22) if is_sheet else (14, 24)
             page = drawing.draw_page(rng, texts, width, height, size=size, heading=heading, plain=plain)
             kind = rng.random()
             query = heading if heading and kind < 0.3 else texts[0] if kind < 0.6 else half(rng, texts[0])
-            examples.append(Example(Side(query), Side(image=page.pixels), key=texts[0], shown=page.text))
+            # rare words weigh much in a bag: said once more, the text stays before the words over it
+            shown = f"{page.text} {page.text.removeprefix(heading).strip()}" if heading else page.text
+            examples.append(Example(Side(query), Side(image=page.pixels), key=texts[0], shown=shown))
         return examples
 
     def line(self, rng: random.Random, count: int) -> list[Example]:
@@ -290,7 +313,9 @@ class Maker:
                 words = text.split(", ")
                 text = rng.choice(words) if rng.random() < 0.5 else ", ".join(rng.sample(words, min(3, len(words))))
             picture = augment_drawing(rng, self.corpus.picture(row.q_image), side)
-            examples.append(Example(Side(text), Side(image=picture), key=row.q_image))
+            # a name is one of many: all of them together say better what the picture is than the one asked for
+            names = self.emoji_names.get(row.q_image, text)
+            examples.append(Example(Side(text), Side(image=picture), key=row.q_image, shown=names))
         return examples
 
     def scene(self, rng: random.Random, count: int) -> list[Example]:

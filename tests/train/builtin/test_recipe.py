@@ -36,8 +36,9 @@ STEPS = {"words": 90, "looking": 18, "imitation": 36, "s0": 15, "s1": 48, "reran
 """Of the toy run."""
 RATES = {"imitation": 2.0, "s0": 3.0, "s1": 5.0, "reranker": 4.0, "s2": 4.0}
 """Factors: a small network wants larger steps."""
-TASKS = ("tatoeba", "emoji", "scene", "clip")
-"""As many as one step takes, so that losses of different steps are of the same tasks; test_drawn.py has the others."""
+TASKS = ("cells", "tatoeba", "emoji", "scene", "clip")
+"""The cells, and as many as one step takes, so that losses of different steps are of the same tasks; test_drawn.py has
+the others."""
 SCALE = recipe.Scale(batch=0.1)
 SAVE_EVERY = 10
 
