@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.table import rows_of, table
+from bench.table import about, rows_of, table
 
 ROOT = Path(__file__).parents[1]
 PROMISED = {
@@ -56,6 +56,16 @@ def test_the_table_takes_the_last_row_of_each_and_the_best_batch_of_a_peer(tmp_p
     (tmp_path / "embed.jsonl").write_text("\n".join(lines), encoding="utf-8")
     row = table(rows_of(tmp_path)).splitlines()[-1]
     assert "10.00/s" in row and "5.00/s (other, batch 8)" in row and "**2.00**" in row and "2.00/s" in row
+
+
+def test_the_table_says_which_rows_are_of_which_run():
+    one = {"when": "2026-01-02T03", "commit": "a", "device": "d", "threads": 2, "versions": {"torch": "2"}}
+    rows = [one | {"size": "small", "dtype": "float32"}, one | {"size": "small", "dtype": "bfloat16"}]
+    assert about(rows) == "2026-01-02, commit a, d, 2 threads, torch 2."
+    later = one | {"when": "2026-02-02T03", "commit": "b", "size": "2b", "dtype": "bfloat16"}
+    first, second = about([later, *rows]).splitlines()
+    assert first == "- small, bfloat16; small, float32: 2026-01-02, commit a, d, 2 threads, torch 2."
+    assert second == "- 2b, bfloat16: 2026-02-02, commit b, d, 2 threads, torch 2."
 
 
 def test_quick_run_of_the_server() -> None:
