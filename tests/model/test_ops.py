@@ -12,13 +12,16 @@ def draw(length, heads, width, seed):
     return torch.randn(length, heads, width, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(deadline=None, max_examples=60)
-@given(
+some_segments = given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     groups=st.sampled_from([1, 2, 4]),
     causal=st.booleans(),
     prefix=st.integers(0, 5),
 )
+
+
+@settings(deadline=None, max_examples=60)
+@some_segments
 def test_attention_equals_the_plain_one(lengths, groups, causal, prefix):
     total = sum(lengths)
     q, k, v = draw(total, 4, 8, 0), draw(total, 4 // groups, 8, 1), draw(total, 4 // groups, 8, 2)
@@ -34,12 +37,7 @@ def test_attention_equals_the_plain_one(lengths, groups, causal, prefix):
 
 @pytest.mark.parametrize("body", [attention, attention_short])
 @settings(deadline=None, max_examples=60)
-@given(
-    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
-    groups=st.sampled_from([1, 2, 4]),
-    causal=st.booleans(),
-    prefix=st.integers(0, 5),
-)
+@some_segments
 def test_gradients_equal_those_of_the_plain_one(body, lengths, groups, causal, prefix):
     total = sum(lengths)
     inputs = [draw(total, 4, 8, 0), draw(total, 4 // groups, 8, 1), draw(total, 4 // groups, 8, 2)]
