@@ -1,8 +1,8 @@
 """Attention of many short segments as few products, with gradients: for training on a CPU.
 
 torch's fused kernel goes back through each run of equal segments by itself, and a batch of texts has hardly two of one
-length: half of a step's time went there. Here neighbours of about one length are padded to it and go together, and the
-prefix that all of them see is multiplied once for all (measured: docs/performance.md).
+length: a third of a step's time went there. Here neighbours of about one length are padded to it and go together, and
+the prefix that all of them see is multiplied once for all (measured: docs/performance.md).
 """
 
 from __future__ import annotations
