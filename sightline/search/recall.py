@@ -6,12 +6,13 @@ after that, so more is fetched than was asked for, and more again until there is
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from sightline.search.coverage import Coverage
 from sightline.search.fuse import fuse
 from sightline.search.moments import merge_moments
 from sightline.store.schema import Filter, Found, ItemStore
@@ -58,13 +59,26 @@ def recall(
     while True:
         found, more = _lists(store, vector, words[:WORDS_CHARS], fetch, where)
         rows = {row.id: row for rows in found for row in rows}
-        fused = fuse([[row.id for row in rows] for rows in found], WEIGHTS)
+        fused = fuse(_weighed(found, words[:WORDS_CHARS]))
         candidates = [Candidate(rows[one.id], one.score) for one in fused]
         candidates.sort(key=lambda candidate: candidate.row.id not in leave_out)
         merged = [one for one in merge_moments(candidates, _place) if one.row.id not in leave_out]
         if len(merged) >= num or not more or fetch >= MOST_FETCHED:
             return merged[:num]
         fetch *= 4
+
+
+def _weighed(found: Sequence[Sequence[Found]], words: str) -> list[dict[str, float]]:
+    """Ids of each list with what a place in it counts: in the lists of words as much as the row holds of the query."""
+    near, *said = found
+    if not near:  # nothing but words to go by
+        return [dict.fromkeys((row.id for row in rows), weight) for rows, weight in zip(found, WEIGHTS, strict=True)]
+    coverage = Coverage(words, near)
+    shares = {row.id: coverage.share(row) for rows in said for row in rows}
+    weighed = [dict.fromkeys((row.id for row in near), WEIGHTS[0])]
+    return weighed + [
+        {row.id: weight * shares[row.id] for row in rows} for rows, weight in zip(said, WEIGHTS[1:], strict=True)
+    ]
 
 
 def _lists(

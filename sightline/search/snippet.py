@@ -56,6 +56,15 @@ def snippet(text: str, query: str = "", *, size: int = SNIPPET_CHARS) -> str:
     return ("… " if start else "") + line[start:end].strip() + (" …" if end < len(line) else "")
 
 
+def is_unspaced(text: str) -> bool:
+    """Whether a text holds characters of a script that is written without blanks.
+
+    >>> is_unspaced("a 自行车"), is_unspaced("bicycle")
+    (True, False)
+    """
+    return _CJK.search(text) is not None
+
+
 def terms(query: str) -> list[str]:
     """What to look for: words, and the pairs of characters of CJK runs.
 

@@ -10,6 +10,7 @@ import pytest
 
 from sightline.errors import ConfigError, InputError, ItemError, MediaError
 from sightline.search.pipeline import ask, search
+from sightline.search.recall import recall
 from sightline.store.exact import ExactStore
 from sightline.store.lance import LanceStore
 from sightline.store.schema import ItemStore, Row, path_id
@@ -121,6 +122,15 @@ def test_words(desk: Desk) -> None:
 )
 def test_words_inside_chinese_and_korean(desk: Desk, query: str, path: str) -> None:
     assert desk.search(query)[0].path == path
+
+
+def test_small_words_do_not_outvote_the_vector(desk: Desk) -> None:
+    """Texts hold "a", "of" and "the", the picture that the vector means holds no word at all."""
+    vector = desk.embedder.embed([Item(image=picture(*GREEN))])[0]
+    assert recall(desk.store, vector, "a picture of the lawn", 5)[0].row.path == "/photos/green.png"
+    assert recall(desk.store, vector, "a bicycle on the wall", 5)[0].row.path == "/docs/bike.txt", (
+        "words that say it do"
+    )
 
 
 def test_a_page_is_found_by_its_words(desk: Desk) -> None:
