@@ -48,7 +48,7 @@ sbom: $(VENV)/.installed          ## what is installed, as a CycloneDX file
 lowest:                           ## the lowest versions allowed: a smoke suite on them (TAKE=torch where that one is too large)
 	$(PYTHON) .ci/lowest.py .lowest $(if $(TAKE),--take $(TAKE))
 
-bench: $(BENCH)/.installed        ## Sightline beside transformers and sentence-transformers on this machine (half an hour)
+bench: $(BENCH)/.installed        ## Sightline beside transformers and sentence-transformers on this machine (an hour)
 	for dtype in float32 bfloat16; do for what in embed rerank; do \
 	  $(BENCH)/bin/python -m bench.$$what --dtype $$dtype --repeats 2 --save || exit 1; done; done
 	$(BENCH)/bin/python -m bench.embed --dtype int8 --engine sightline --repeats 2 --save
