@@ -49,6 +49,19 @@ def test_quick_run_without_peers(script: str) -> None:
         assert rows["flat memory"]["items"] == 200 and rows["cold start"]["load_s"] > 0
 
 
+def test_words_do_not_hide_pictures_in_an_index_of_both(shared: Path) -> None:
+    """Joined by rank alone, an index that holds texts put next to no picture first."""
+    command = [sys.executable, "-m", "bench.fusion", "--data", str(shared / "training"), "--each", "40"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    alone, alike, shares = (row for row in rows if row["items_s"] > 0)
+    pictures, written = ("scanned page", "scene", "chart"), ("passage", "page with its words")
+    for kind in pictures:
+        assert shares[kind] >= alone[kind] - 0.15 and shares[kind] > alike[kind] + 0.3
+    assert all(shares[kind] >= alike[kind] and shares[kind] > alone[kind] + 0.3 for kind in written)
+
+
 def test_the_table_takes_the_last_row_of_each_and_the_best_batch_of_a_peer(tmp_path: Path) -> None:
     about = {"task": "text", "size": "small", "dtype": "float32", "gflop_s": 1, "peak_gflop_s": 2, "extra_mb": 3}
     rates = [("sightline", 1), ("peer, batch 1", 4), ("peer, batch 32", 2), ("other, batch 8", 5), ("sightline", 10)]

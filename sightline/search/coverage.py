@@ -8,9 +8,9 @@ place in a word list counts by its share::
     share(row) = sum of worth(t) * held(t, row) / sum of worth(t)         over the terms t of the query
     worth(t)   = ln((S + 1) / (n(t) + 1/2)) ** 2                          of S texts near the query, n hold t
 
-The square is that of tf-idf, where the query and the row each bring the rarity once. ``held`` is 1 for a whole word
-or a pair of characters of a script without blanks, ``LONGER`` or ``INSIDE`` for a part of a longer word and for one
-that begins alike, else 0. Words that no row holds count among what is not found: one word in four is a quarter.
+The square is that of tf-idf, where the query and the row each bring the rarity once. ``held`` is 1 for a whole word or
+a pair of characters of a script without blanks, ``LONGER`` or ``INSIDE`` for a part of a longer word and for one that
+begins alike, else 0. Words that no row holds count among what is not found: one word in four is a quarter.
 
 The rarity is taken from the texts that the vector found: small words stand in most of them in any language, and the
 index is not counted for it. A small index holds too little of a language for that, so the small words of the larger
@@ -37,8 +37,10 @@ INSIDE: Final = 0.7
 """Of a word that is another part of a longer one, or begins like one: "stars" and "star"."""
 SHORT_CHARS: Final = 3
 """Letters of a word that counts as a whole word only: "art" stands in "chart", and says nothing about it."""
-SMALL: Final = 0.1
+SMALL: Final = 0.03
 """Of the worth of a word that says little."""
+WRITTEN_ON: Final = "\u0648\u0641\u0628\u0643\u0644\u05d5\u05d1\u05dc\u05db\u05de\u05e9\u05d4"
+"""Letters that are words of their own in Arabic and Hebrew, and stand joined to the next word."""
 MOST_TERMS: Final = 48
 """Of a query, from its beginning."""
 MOST_CHARS: Final = 8_000
@@ -94,16 +96,20 @@ class _Term:
 
     Attributes:
         beginning: with which a word has to begin to count as another form of it.
+        bare: the word without an "and", "in", "to" that is written onto it, as in Arabic; "" where there is none.
     """
 
     text: str
     beginning: str
+    bare: str
     unspaced: bool
 
     @classmethod
     def of(cls, text: str) -> _Term:
         short = len(text) <= SHORT_CHARS
-        return cls(text, text if short else text[: -1 if len(text) <= SHORT_CHARS + 2 else -2], is_unspaced(text))
+        beginning = text if short else text[: -1 if len(text) <= SHORT_CHARS + 2 else -2]
+        bare = text[1:] if len(text) > SHORT_CHARS + 1 and text[0] in WRITTEN_ON else ""
+        return cls(text, beginning, bare, is_unspaced(text))
 
     def held(self, text: str) -> float:
         """1 where it stands as a word, ``LONGER`` or ``INSIDE`` where it is a part of one or one begins alike, else 0.
@@ -123,4 +129,4 @@ class _Term:
             if len(wanted) > SHORT_CHARS and (begins_a_word or is_there):
                 best = max(best, LONGER if begins_a_word and is_there else INSIDE)
             at = text.find(beginning, at + 1)
-        return best
+        return best or (INSIDE if self.bare and self.bare in text else 0.0)

@@ -80,6 +80,7 @@ def test_the_title_is_looked_at_too() -> None:
         ("绿茶", "泡绿茶不要用沸水", 1.0, 1.0),
         ("café crème", "CAFE\u0301 CREME", 1.0, 1.0),
         ("Ｒｅｄ", "red", 1.0, 1.0),
+        ("والنخيل", "أشجار النخيل", INSIDE, INSIDE),  # "and the palms", "trees of palms"
     ],
 )
 def test_scripts_and_forms(query: str, text: str, least: float, most: float) -> None:
