@@ -166,6 +166,86 @@ def draw_page(
     return Page(array, tuple(words))
 
 
+@lru_cache(maxsize=1)
+def even_files() -> tuple[str, ...]:
+    """The upright faces whose letters are all of one width, as tills and tables set them."""
+    named = [path for path in dict.fromkeys(font_files()) if "Mono" in path or Path(path).name == "cmtt10.ttf"]
+    upright = tuple(path for path in named if not any(slant in path for slant in ("Ital", "Obl")))
+    return upright or font_files()
+
+
+MONOSPACED: Final = 0.4
+"""Share of the sheets in letters of one width."""
+
+
+def draw_sheet(
+    rng: random.Random,
+    heading: str,
+    rows: Sequence[Sequence[str]],
+    width: int,
+    height: int,
+    *,
+    size: tuple[int, int] = (11, 22),
+) -> Page:
+    """Sets a receipt, a menu, a timetable, a form or minutes: a heading, then rows in columns, as many as fit.
+
+    Args:
+        rng: decides font, colours, margins.
+        heading: larger line above, often with a rule below.
+        rows: cells of each row, left to right; a row of one cell is a sentence, and takes the lines that it needs.
+        width, height: of the page in pixels.
+        size: least and largest height of the font in pixels.
+    """
+    paper, ink = ((255, 255, 255), _gray(rng.randint(0, 40))) if rng.random() < 0.6 else _ground(rng)
+    image = Image.new("RGB", (width, height), paper)
+    draw = ImageDraw.Draw(image)
+    even = rng.random() < MONOSPACED
+    pixels = rng.randint(*size)
+    face = font(rng.choice(even_files() if even else plain_files() if rng.random() < 0.7 else font_files()), pixels)
+    margin = rng.randint(4, max(5, width // 10))
+    inside = width - 2 * margin
+    large = font(rng.choice(font_files()), round(pixels * rng.uniform(1.2, 1.7)))
+    y = float(rng.randint(2, max(3, height // 10)))
+    words: list[Word] = []
+    for line in _wrap(heading, large, inside)[:2]:
+        words += _line(draw, line, margin, y, large, ink)
+        y += large.size * 1.3
+    if heading and rng.random() < 0.4:
+        draw.line((margin, y + 2, width - margin, y + 2), fill=ink, width=rng.randint(1, 2))
+        y += 4
+    y += pixels * rng.uniform(0.3, 1.2)
+    leading = pixels * rng.uniform(1.2, 1.8)
+    num_columns = max((len(row) for row in rows), default=1)
+    # the last column ends at the right margin, or begins where a tab would stand; those between share what is left
+    first = inside * rng.uniform(0.4, 0.62)
+    to_the_right = rng.random() < 0.5
+    indent = pixels * rng.choice((0, 0, 1.2))
+    for row in rows:
+        lines = _wrap(row[0], face, inside - indent if len(row) == 1 else first)
+        for number, line in enumerate(lines):
+            if y + pixels > height:
+                return Page(_finished(rng, image), tuple(words))
+            words += _line(draw, line, margin + indent * (number > 0 or len(row) > 1), y, face, ink)
+            for column, cell in enumerate(row[1:] if number == 0 else (), start=1):
+                left = margin + first + (inside - first) * (column - 1) / max(1, num_columns - 1)
+                if to_the_right and column == len(row) - 1:
+                    left = width - margin - face.getlength(cell)
+                words += _line(draw, cell, left, y, face, ink)
+            y += leading
+    return Page(_finished(rng, image), tuple(words))
+
+
+def _finished(rng: random.Random, image: Image.Image) -> Pixels:
+    """Sometimes a little unsharp, sometimes with noise, as a camera or a scanner gives it."""
+    if rng.random() < 0.15:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6)))
+    array = np.asarray(image, np.uint8)
+    if rng.random() < 0.1:
+        noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(2, 8), array.shape)
+        array = np.clip(array + noise, 0, 255).astype(np.uint8)
+    return array
+
+
 def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
     lines: list[str] = []
     line: list[str] = []

@@ -30,7 +30,17 @@ from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.drawing import Page, Word
 from sightline.train.builtin.labels import NUM_LETTERS, Labelled, Speller, Targets, targets
 from sightline.train.builtin.spelling import directions
-from sightline.train.builtin.tasks import FILLERS, Maker, augment_drawing, augment_photo, page_texts, some, some_heading
+from sightline.train.builtin.tasks import (
+    FILLERS,
+    SMALLER_SHEETS,
+    Maker,
+    augment_drawing,
+    augment_photo,
+    page_texts,
+    sheet_rows,
+    some,
+    some_heading,
+)
 
 SHARES: Final = {"page": 0.6, "scene": 0.04, "emoji": 0.16, "photo": 0.14, "other": 0.06}
 """Of the patches of every step. A step of one kind alone would undo what the step before it did for another: mixed,
@@ -47,6 +57,9 @@ RULED: Final = 0.1
 """Share of the stage in which pages are ruled."""
 PLAIN: Final = 0.4
 """Share until which they are plain, in letters of 18 to 22 pixels."""
+
+SHEET_SHARE: Final = 0.3
+"""Share of the steps, once pages are no more plain, whose pages are receipts, timetables and forms."""
 
 SIZES: Final = ((256, 256), (256, 256), (128, 128), (192, 64), (384, 64), (384, 256), (224, 320), (384, 512))
 
@@ -96,6 +109,13 @@ class Looker:
         wider = min(1.0, max(0.0, (progress - PLAIN) / 0.25))
         least, most = (20, 20) if ruled else (18 - round(5 * wider), 22 + round(5 * wider))
         pages = []
+        if progress >= PLAIN + 0.25 and rng.random() < SHEET_SHARE:
+            width, height = rng.choice(SMALLER_SHEETS)
+            for _ in range(_count(width, height, patches)):
+                heading = some_heading(rng, self.maker.words)
+                rows = sheet_rows(rng, self.maker.sentences, self.maker.words)
+                pages.append(drawing.draw_sheet(rng, heading, rows, width, height, size=(12, 26)))
+            return pages
         for _ in range(_count(width, height, patches)):
             texts = page_texts(rng, self.maker.sentences, self.maker.words, width, height)
             plain = rng.random() < 1 - 0.5 * wider

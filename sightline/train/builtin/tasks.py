@@ -69,6 +69,9 @@ CELL: Final = 32
 """Pixels: sides are whole cells, as the model takes them."""
 SHEETS: Final = ((448, 576), (448, 544))
 """Width and height of a page in a common size of paper, as large as the models take it."""
+SMALLER_SHEETS: Final = ((320, 416), (288, 384), (224, 320), (256, 256))
+PASSAGE: Final = (2, 8)
+"""Sentences of a passage, at least and at most."""
 DARK_SHARE: Final = 0.2
 HEADED: Final = 0.35
 """Share of the pages with a heading."""
@@ -205,6 +208,42 @@ def number(rng: random.Random) -> str:
     )
 
 
+def sheet_rows(rng: random.Random, sentences: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Rows of a receipt, a menu, a timetable, a form or minutes: most of one kind, a few sentences between them."""
+
+    def said(most: int) -> str:
+        if rng.random() < 0.5:
+            return " ".join(rng.choice(words) for _ in range(rng.randint(1, most)))
+        spoken = rng.choice(sentences).strip(".,!?").split()
+        begin = rng.randrange(len(spoken))
+        return " ".join(spoken[begin : begin + rng.randint(1, most)])
+
+    kinds: tuple[Callable[[], tuple[str, ...]], ...] = (
+        lambda: (said(3).capitalize(), number(rng)),
+        lambda: (f"{rng.randint(1, 9)} {said(3)}", number(rng)),
+        lambda: (said(1).capitalize(), said(3).capitalize()),
+        lambda: (
+            said(1).capitalize(),
+            f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}",
+            f"{said(1)} {number(rng)}",
+        ),
+        lambda: (rng.choice(sentences),),
+        lambda: (f"{rng.randint(1, 9)}. {rng.choice(sentences)}",),
+    )
+    kind, sentence = rng.choice(kinds), kinds[-2]
+    return [(sentence if rng.random() < 0.15 else kind)() for _ in range(rng.choice((3, 5, 8, 12)))]
+
+
+def words_from(rng: random.Random, texts: Sequence[str], most: int) -> str:
+    """One or two pieces of different texts, as people ask for a page of which they remember something."""
+    pieces = []
+    for text in rng.sample(list(texts), min(len(texts), rng.choice((1, 1, 2)))):
+        spoken = text.split()
+        begin = rng.randrange(max(1, len(spoken) - most + 1))
+        pieces.append(" ".join(spoken[begin : begin + most]).strip(".,!?:"))
+    return rng.choice((", ", " ", ": ", " and ")).join(pieces)
+
+
 class Maker:
     """Draws pairs of any task from the training part of a corpus.
 
@@ -223,13 +262,19 @@ class Maker:
         for row in self.rows["emoji-name"]:
             names.setdefault(row.q_image, []).append(row.d_text)
         self.emoji_names = {picture: NAMES_APART.join(sorted(set(said))) for picture, said in names.items()}
+        self.spoken: dict[str, list[Row]] = {}
+        for row in self.rows["tatoeba"]:
+            self.spoken.setdefault(row.lang, []).append(row)
+        self.languages = sorted(self.spoken)
         self.photos: dict[str, list[Row]] = {}
         for row in [*self.rows["clothing"], *self.rows["grocery"]]:
             if coarse(row):
                 self.photos.setdefault(coarse(row), []).append(row)
         self.tasks: dict[str, Callable[[random.Random, int], list[Example]]] = {
             "page": self.page,
+            "sheet": self.sheet,
             "line": self.line,
+            "passage": self.passage,
             "half": self.half,
             "scene": self.scene,
             "chart": self.chart,
@@ -264,6 +309,22 @@ class Maker:
             examples.append(Example(Side(query), Side(image=page.pixels), key=texts[0], shown=shown))
         return examples
 
+    def sheet(self, rng: random.Random, count: int) -> list[Example]:
+        """Receipts, menus, timetables, forms and minutes, and their heading or pieces of it and of their rows."""
+        width, height = rng.choice((*SHEETS, *SMALLER_SHEETS))
+        examples = []
+        for _ in range(fewer(count, math.sqrt(width * height) / 256)):
+            heading = " ".join(rng.choice(self.words) for _ in range(rng.randint(1, 3)))
+            heading = heading.upper() if rng.random() < 0.3 else heading.capitalize()
+            rows = sheet_rows(rng, self.sentences, self.words)
+            page = drawing.draw_sheet(rng, heading, rows, width, height, size=(12, 24))
+            lines = [" ".join(cells) for cells in rows if set(" ".join(cells).split()) <= {w.text for w in page.words}]
+            kind = rng.random()
+            query = heading if kind < 0.15 or not lines else words_from(rng, [heading, *lines], rng.choice((3, 5, 9)))
+            query = query.lower() if rng.random() < 0.3 else query
+            examples.append(Example(Side(query), Side(image=page.pixels), key=page.text, shown=page.text))
+        return examples
+
     def line(self, rng: random.Random, count: int) -> list[Example]:
         """Words, names, short lines and amounts, in larger letters."""
         width, height = rng.choice(((192, 64), (192, 64), (128, 128), (256, 64), (384, 64)))
@@ -291,6 +352,35 @@ class Maker:
         """Sentences by half of their words."""
         texts = [rng.choice(self.sentences) for _ in range(count)]
         return [Example(Side(half(rng, text)), Side(text), key=text) for text in texts]
+
+    def passage(self, rng: random.Random, count: int) -> list[Example]:
+        """Texts of several sentences, and one of these, half of it, or pieces of several.
+
+        A third are in another language, and most of these are asked for in English.
+        """
+        examples = []
+        for _ in range(count):
+            num = rng.randint(*PASSAGE)
+            if rng.random() < 1 / 3:
+                rows = [rng.choice(self.spoken[rng.choice(self.languages)])]
+                rows += rng.sample(self.spoken[rows[0].lang], min(num, len(self.spoken[rows[0].lang])) - 1)
+                texts, asked = [row.q_text for row in rows], [row.d_text for row in rows]
+                if rng.random() < 0.25:
+                    asked = texts
+            else:
+                texts = asked = [rng.choice(self.sentences) for _ in range(num)]
+            kind = rng.random()
+            one = rng.choice(asked)
+            query = (
+                one if kind < 0.25 else half(rng, one) if kind < 0.6 else words_from(rng, asked, rng.choice((2, 3, 5)))
+            )
+            query = query.lower() if rng.random() < 0.2 else query
+            order = rng.sample(texts, len(texts))
+            heading = (
+                " ".join(rng.choice(self.words) for _ in range(2)).capitalize() + "\n" if rng.random() < 0.3 else ""
+            )
+            examples.append(Example(Side(query), Side(heading + " ".join(order)), key=" ".join(order)))
+        return examples
 
     def text(self, rng: random.Random, count: int, *, src: str) -> list[Example]:
         """Translations, definitions, questions, code: pairs of one source, either way round where both are asked."""
@@ -417,7 +507,7 @@ class Maker:
 
     def edit(self, rng: random.Random, count: int) -> list[Example]:
         """A picture and words for a change; the picture unchanged and one changed otherwise are negatives."""
-        zoom, count = zoomed(rng, count, 2.2)
+        zoom, count = zoomed(rng, count, 3.5)
         side = cells(96 * zoom)
         examples = []
         for _ in range(count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import random
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -282,7 +283,7 @@ def test_every_task_of_a_stage_can_be_drawn(corpus: Corpus, stage: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "most"), [("scene", 448), ("chart", 608), ("photo", 416), ("edit", 224), ("page", 576)]
+    ("task", "most"), [("scene", 448), ("chart", 608), ("photo", 416), ("edit", 320), ("page", 576), ("sheet", 576)]
 )
 def test_pictures_come_small_and_as_large_as_peoples_own(corpus: Corpus, task: str, most: int) -> None:
     maker, sides = Maker(corpus), set()
@@ -303,6 +304,51 @@ def test_scenes_on_a_dark_ground_are_seen() -> None:
             for group in scene.groups:
                 assert sum(abs(a - b) for a, b in zip(drawing.COLORS[group.color], paper, strict=True)) > 100
     assert 20 < dark < 90
+
+
+def test_a_sheet_is_asked_for_by_what_stands_on_it(corpus: Corpus) -> None:
+    maker = Maker(corpus)
+    for seed in range(12):
+        for example in maker.sheet(random.Random(seed), 6):
+            asked = set(re.findall(r"\w+", example.query.text.lower())) - {"and"}
+            assert asked and asked <= set(re.findall(r"\w+", example.shown.lower()))
+
+
+def test_the_cells_of_a_sheet_stand_in_columns_and_on_the_page() -> None:
+    rows = [
+        ("Night train", "19:42", "track 8"),
+        ("Sleeping car", "21:10", "track 3"),
+        ("breakfast is served from six",),
+    ]
+    for seed in range(20):
+        page = drawing.draw_sheet(random.Random(seed), "Departures", rows, 448, 576, size=(12, 16))
+        assert (
+            page.text == "Departures Night train 19:42 track 8 Sleeping car 21:10 track 3 breakfast is served from six"
+        )
+        assert page.pixels.shape == (576, 448, 3)
+        assert all(0 <= word.left < word.right <= 448 and word.bottom <= 576 + 3 for word in page.words)
+        places = {word.text: word for word in page.words}
+        assert places["19:42"].left == pytest.approx(places["21:10"].left)
+        assert places["19:42"].left > places["train"].right
+
+
+def test_rows_that_do_not_fit_are_not_there() -> None:
+    page = drawing.draw_sheet(random.Random(0), "", [(f"row{number}",) for number in range(90)], 96, 128, size=(12, 12))
+    assert 3 < len(page.words) < 12
+
+
+def test_a_passage_is_asked_for_by_what_stands_in_it_or_in_english(corpus: Corpus) -> None:
+    maker = Maker(corpus)
+    own = foreigners = 0
+    for seed in range(30):
+        for example in maker.passage(random.Random(seed), 4):
+            assert example.document.text.endswith(example.key)
+            asked = set(re.findall(r"\w+", example.query.text.lower())) - {"and"}
+            if asked <= set(re.findall(r"\w+", example.document.text.lower())):
+                own += 1
+            else:
+                foreigners += 1
+    assert own > 60 and foreigners > 10
 
 
 def test_half_keeps_order() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import io
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -340,8 +341,17 @@ def test_nothing_held_out_is_drawn_for_training(corpus: Corpus, monkeypatch: pyt
         written.update(texts)
         return draw_page(rng, texts, *sizes, **options)
 
+    draw_sheet = drawing.draw_sheet
+
+    def sheet(
+        rng: random.Random, heading: str, rows: Sequence[Sequence[str]], *sizes: int, **options: Any
+    ) -> drawing.Page:
+        written.update((heading, *itertools.chain(*rows)))
+        return draw_sheet(rng, heading, rows, *sizes, **options)
+
     monkeypatch.setattr(Corpus, "picture", picture)
     monkeypatch.setattr(drawing, "draw_page", page)
+    monkeypatch.setattr(drawing, "draw_sheet", sheet)
     maker = Maker(corpus)
     rng = random.Random(0)
     # a name or label of one or two words may happen to be a held-out definition of something else
