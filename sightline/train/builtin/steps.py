@@ -28,7 +28,7 @@ ACROSS: Final = 1.0
 """Weight of the contrast between the tasks of a step. Each task's candidates are of one kind; without it a page may lie
 nearer to every word than a text does, and no task shows it."""
 
-LOOK: Final = 0.3
+LOOK: Final = 0.4
 """Weight of what the cells are asked for, where the tower learns beside the decoder: a contrast has one bit for a
 picture, and the tower would forget its letters for it."""
 
