@@ -157,12 +157,7 @@ def draw_page(
             words += _line(draw, line, left, y, face, ink)
             y += leading
         y += 0 if ruled else leading * 0.4
-    if not plain and rng.random() < 0.2:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6)))
-    array = np.asarray(image, np.uint8)
-    if not plain and rng.random() < 0.15:
-        noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(2, 8), array.shape)
-        array = np.clip(array + noise, 0, 255).astype(np.uint8)
+    array = np.asarray(image, np.uint8) if plain else _worn(rng, image, blurred=0.2, noisy=0.15)
     return Page(array, tuple(words))
 
 
@@ -224,7 +219,7 @@ def draw_sheet(
         lines = _wrap(row[0], face, inside - indent if len(row) == 1 else first)
         for number, line in enumerate(lines):
             if y + pixels > height:
-                return Page(_finished(rng, image), tuple(words))
+                return Page(_worn(rng, image), tuple(words))
             words += _line(draw, line, margin + indent * (number > 0 or len(row) > 1), y, face, ink)
             for column, cell in enumerate(row[1:] if number == 0 else (), start=1):
                 left = margin + first + (inside - first) * (column - 1) / max(1, num_columns - 1)
@@ -232,15 +227,15 @@ def draw_sheet(
                     left = width - margin - face.getlength(cell)
                 words += _line(draw, cell, left, y, face, ink)
             y += leading
-    return Page(_finished(rng, image), tuple(words))
+    return Page(_worn(rng, image), tuple(words))
 
 
-def _finished(rng: random.Random, image: Image.Image) -> Pixels:
+def _worn(rng: random.Random, image: Image.Image, *, blurred: float = 0.15, noisy: float = 0.1) -> Pixels:
     """Sometimes a little unsharp, sometimes with noise, as a camera or a scanner gives it."""
-    if rng.random() < 0.15:
+    if rng.random() < blurred:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6)))
     array = np.asarray(image, np.uint8)
-    if rng.random() < 0.1:
+    if rng.random() < noisy:
         noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(2, 8), array.shape)
         array = np.clip(array + noise, 0, 255).astype(np.uint8)
     return array
