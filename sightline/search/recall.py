@@ -80,10 +80,12 @@ def weighed(found: Sequence[Sequence[Found]], words: str) -> list[dict[str, floa
         return [dict.fromkeys((row.id for row in rows), weight) for rows, weight in zip(found, WEIGHTS, strict=True)]
     coverage = Coverage(words, near)
     shares = {row.id: coverage.share(row) for rows in said for row in rows}
-    weighed = [dict.fromkeys((row.id for row in near), WEIGHTS[0])]
-    return weighed + [
-        {row.id: weight * shares[row.id] ** SHARE_POWER for row in rows}
-        for rows, weight in zip(said, WEIGHTS[1:], strict=True)
+    return [
+        dict.fromkeys((row.id for row in near), WEIGHTS[0]),
+        *(
+            {row.id: weight * shares[row.id] ** SHARE_POWER for row in rows}
+            for rows, weight in zip(said, WEIGHTS[1:], strict=True)
+        ),
     ]
 
 
