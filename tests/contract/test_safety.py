@@ -86,7 +86,6 @@ OURS = [
     "model/vl.py: len(rows) == len(features[0])",
     "prep/patches.py: height % side == 0 and width % side == 0",
     "prep/positions.py: len(starts) == len(runs)",
-    "search/fuse.py: len(weights) == len(lists)",
     "server/files.py: state is not None",
     "server/searching.py: query is not None",
     "server/uploads.py: self._complete",

@@ -426,7 +426,7 @@ def test_a_step_is_the_same_whoever_draws_it(data: Path, path: Path, name: str) 
         assert len({part.task for part in mixed.parts}) == len(mixed.parts) == 4
         assert mixed.task == "+".join(part.task for part in mixed.parts)
         told = {part.task for part, shown in zip(mixed.parts, mixed.shown, strict=True) if shown is not None}
-        assert told == {part.task for part in mixed.parts} & {"page", "line", "emoji"}
+        assert told == {part.task for part in mixed.parts} & {"page", "sheet", "line", "emoji"}
         assert (mixed.look is not None) == (name == "s1")
         if name == "reranker":
             assert all(min(part.groups) > 1 for part in mixed.parts)
