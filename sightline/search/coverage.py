@@ -9,7 +9,7 @@ place in a word list counts by its share::
     worth(t)   = ln((S + 1) / (n(t) + 1/2)) ** 2                          of S texts near the query, n hold t
 
 The square is that of tf-idf, where the query and the row each bring the rarity once. ``held`` is 1 for a whole word or
-a pair of characters of a script without blanks, ``LONGER`` or ``INSIDE`` for a part of a longer word and for one that
+a few characters of a script without blanks, ``LONGER`` or ``INSIDE`` for a part of a longer word and for one that
 begins alike, else 0. Words that no row holds count among what is not found: one word in four is a quarter.
 
 The rarity is taken from the texts that the vector found: small words stand in most of them in any language, and the
@@ -49,6 +49,8 @@ SAMPLE: Final = 50
 """Rows with a text that the rarity is taken from, the nearest first."""
 
 _MARKS: Final = re.compile("[\u0300-\u036f]+")
+_JOINED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+"""Thai, Lao, Burmese, Khmer: letters of words that stand without blanks between them."""
 
 
 class Coverage:
@@ -60,9 +62,7 @@ class Coverage:
     """
 
     def __init__(self, query: str, near: Iterable[Found]) -> None:
-        found = dict.fromkeys(_fold(term) for term in terms(query))
-        # of a script without blanks its pairs are asked for, and no longer run of them
-        wanted = [term for term in found if len(term) <= 2 or not is_unspaced(term)][:MOST_TERMS]
+        wanted = _terms_of(query)[:MOST_TERMS]
         texts = (_fold(row.text[:MOST_CHARS]) for row in near if row.text.strip())
         sample = list(islice(texts, SAMPLE))
         self._terms: list[tuple[_Term, float]] = []
@@ -87,12 +87,30 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFKD", text.lower())))
 
 
+def _is_of_word(char: str) -> bool:
+    """Letters, digits, and the signs for vowels that are neither: most words of India hold them."""
+    return char.isalnum() or (not char.isascii() and unicodedata.category(char)[0] == "M")
+
+
+def _terms_of(query: str) -> list[str]:
+    """Words; of scripts without blanks pairs of characters, or three at a time where they are letters."""
+    found: dict[str, None] = {}
+    for word in "".join(char if _is_of_word(char) else " " for char in _fold(query)).split():
+        if is_unspaced(word):
+            found.update(dict.fromkeys(term for term in terms(word) if len(term) <= 2))
+        elif _JOINED.search(word):
+            found.update(dict.fromkeys(word[at : at + 3] for at in range(max(1, len(word) - 2))))
+        else:
+            found[word] = None
+    return list(found)
+
+
 SMALL_FOLDED: Final = frozenset(map(_fold, SMALL_WORDS))
 
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """A word, or a pair of characters of a script without blanks.
+    """A word, or a few characters of a script without blanks.
 
     Attributes:
         beginning: with which a word has to begin to count as another form of it.
@@ -109,7 +127,7 @@ class _Term:
         short = len(text) <= SHORT_CHARS
         beginning = text if short else text[: -1 if len(text) <= SHORT_CHARS + 2 else -2]
         bare = text[1:] if len(text) > SHORT_CHARS + 1 and text[0] in WRITTEN_ON else ""
-        return cls(text, beginning, bare, is_unspaced(text))
+        return cls(text, beginning, bare, is_unspaced(text) or _JOINED.search(text) is not None)
 
     def held(self, text: str) -> float:
         """1 where it stands as a word, ``LONGER`` or ``INSIDE`` where it is a part of one or one begins alike, else 0.
@@ -121,10 +139,10 @@ class _Term:
             return float(wanted in text)
         best, at = 0.0, text.find(beginning)
         while at >= 0:
-            begins_a_word = at == 0 or not text[at - 1].isalnum()
+            begins_a_word = at == 0 or not _is_of_word(text[at - 1])
             is_there = text.startswith(wanted, at)
             end = at + len(wanted)
-            if begins_a_word and is_there and not text[end : end + 1].isalnum():
+            if begins_a_word and is_there and (end == len(text) or not _is_of_word(text[end])):
                 return 1.0
             if len(wanted) > SHORT_CHARS and (begins_a_word or is_there):
                 best = max(best, LONGER if begins_a_word and is_there else INSIDE)

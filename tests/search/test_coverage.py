@@ -80,6 +80,10 @@ def test_the_title_is_looked_at_too() -> None:
         ("绿茶", "泡绿茶不要用沸水", 1.0, 1.0),
         ("café crème", "CAFE\u0301 CREME", 1.0, 1.0),
         ("Ｒｅｄ", "red", 1.0, 1.0),
+        ("बारिश", "जब पहली बारिश होती है", 1.0, 1.0),  # signs for vowels are a part of the word
+        ("बारिश", "बस रुक शहर", 0.0, 0.0),  # and its letters alone are not the word
+        ("รถไฟ", "นั่งรถไฟไปเชียงใหม่", 1.0, 1.0),  # Thai: "train" in "take the train to Chiang Mai"
+        ("รถไฟ", "แมวนอนหลับทั้งวัน", 0.0, 0.0),
         ("والنخيل", "أشجار النخيل", INSIDE, INSIDE),  # "and the palms", "trees of palms"
     ],
 )
