@@ -28,7 +28,7 @@ from sightline.search.recall import WEIGHTS, lists, weighed
 from sightline.store.exact import ExactStore
 from sightline.store.schema import Found, Row, path_id
 from sightline.train.builtin import drawing, trials
-from sightline.train.builtin.corpus import Corpus, plain
+from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.tasks import half
 from sightline.types import Item
 
@@ -52,7 +52,7 @@ class Asked:
 def asked(corpus: Corpus, each: int) -> list[Asked]:
     """``each`` questions of every kind, of which the held-out data has enough."""
     rng = random.Random("fusion")
-    sentences = list({plain(s): s for s in corpus.valid_sentences if 5 <= len(s.split()) <= 16}.values())
+    sentences = trials.distinct(s for s in corpus.valid_sentences if 5 <= len(s.split()) <= 16)
     rng.shuffle(sentences)
     out = []
     for number in range(each):

@@ -23,8 +23,8 @@ WORDS_CHARS: Final = 2_000
 """Characters of a query that are searched as words; a page given as a query would match everything."""
 SHARE_POWER: Final = 2.0
 """A place among the words counts by the share of the query that the row holds (``coverage``), to this power: half of
-the words says less than half of what all say. R@1 of ``bench/fusion.py``: vectors alone .65, every place alike .30, by
-the square of the share .81; on another draw the share itself gave .75, its square .83, its third power .84.
+the words says less than half of what all say. R@1 of ``bench/fusion.py``: vectors alone .66, every place alike .32, by
+the square of the share .82; on another draw the share itself gave .75, its square .83, its third power .84.
 """
 PIECES_SHARE: Final = 0.5
 """Of the best score: rows below it share a few pairs of letters with the query and no word ("bicycle", "medicine")."""

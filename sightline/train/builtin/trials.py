@@ -97,7 +97,7 @@ def _equal(keys: Sequence[object]) -> list[frozenset[int]]:
     return [frozenset(places[key]) for key in keys]
 
 
-def _distinct(values: Iterable[str]) -> list[str]:
+def distinct(values: Iterable[str]) -> list[str]:
     """One of those that differ in capitals and punctuation only, in order."""
     return list({plain(value): value for value in reversed(list(values))}.values())[::-1]
 
@@ -109,7 +109,7 @@ def pages(corpus: Corpus, share: float) -> list[Trial]:
     """Pages with one unseen sentence, half of them plain, a third under a heading of other words."""
     rng = random.Random("pages")
     words = lemmas(corpus)
-    sentences = _distinct(s for s in corpus.valid_sentences if 5 <= len(s.split()) <= 16)
+    sentences = distinct(s for s in corpus.valid_sentences if 5 <= len(s.split()) <= 16)
     sentences = rng.sample(sentences, min(round(1000 * share), len(sentences)))
     documents = [
         Item(image=draw_page(rng, sentence, words if index % 3 == 0 else (), plain_page=index % 2 == 0))
@@ -160,7 +160,7 @@ def charts(corpus: Corpus, share: float) -> list[Trial]:
 def halves(corpus: Corpus, share: float) -> list[Trial]:
     """Unseen sentences by half of their words."""
     rng = random.Random("halves")
-    sentences = _distinct(s for s in corpus.valid_sentences if 6 <= len(s.split()) <= 16)
+    sentences = distinct(s for s in corpus.valid_sentences if 6 <= len(s.split()) <= 16)
     chosen = rng.sample(sentences, min(round(1000 * share), len(sentences)))
     queries = _texts(half(rng, sentence) for sentence in chosen)
     return [Trial("half", "sentence by half of its words", queries, _texts(chosen), _own(len(chosen)))]
@@ -182,7 +182,7 @@ def bitext(corpus: Corpus, share: float) -> list[Trial]:
     """
     rng = random.Random("bitext")
     rows = {code: [row for row in corpus.valid["tatoeba"] if row.lang == code] for code in LANGUAGES}
-    english = _distinct(row.d_text for code in LANGUAGES for row in rows[code])
+    english = distinct(row.d_text for code in LANGUAGES for row in rows[code])
     places = {plain(text): index for index, text in enumerate(english)}
     total = round(1000 * share)
     queries: list[str] = []
