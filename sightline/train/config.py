@@ -46,9 +46,11 @@ def _between(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Optimiser:
-    """The table ``[optimiser]``: AdamW and the course of its learning rate.
+    """The table ``[optimiser]``: which it is, and the course of its learning rate.
 
     Attributes:
+        kind: adamw; or muon, which gives the matrices between layers steps of equal strength in all directions, at the
+            same rates (``muon.py``).
         rate: highest learning rate.
         warmup: share of the steps in which the rate grows to it.
         floor: share of it that a cosine ends at.
@@ -56,6 +58,7 @@ class Optimiser:
         clip: largest norm of all gradients together.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     rate: float = 1e-4
     warmup: float = 0.03
     floor: float = 0.02

@@ -24,6 +24,7 @@ from sightline.train import checkpoints, log
 from sightline.train.ahead import Ahead
 from sightline.train.batch import BatchSource
 from sightline.train.config import Optimiser, Stage
+from sightline.train.muon import Muon
 from sightline.train.packing import num_tokens
 from sightline.train.processes import Processes, Share, here
 
@@ -79,7 +80,7 @@ def run(
     learning = dict(checkpoints.learned(modules))
     if not learning:
         raise ConfigError("nothing learns: no weight of the network or beside it asks for a gradient")
-    adam = adamw(learning, stage.optimiser)
+    adam = optimiser_of(learning, stage.optimiser)
     folder, is_first = stage.out / CHECKPOINTS, processes.rank == 0
     done = checkpoints.latest(folder) or 0
     _same_run(stage, goes_on=done > 0, write=is_first)
@@ -176,8 +177,14 @@ def learning_rate(step: int, steps: int, optimiser: Optimiser) -> float:
     return optimiser.rate * (optimiser.floor + (1 - optimiser.floor) * fall)
 
 
-def adamw(learning: Mapping[str, nn.Parameter], optimiser: Optimiser) -> torch.optim.AdamW:
-    """AdamW of named weights; tables, norms and biases do not decay."""
+def optimiser_of(learning: Mapping[str, nn.Parameter], optimiser: Optimiser) -> torch.optim.Optimizer:
+    """What moves named weights; tables, norms and biases do not decay, and are no matrices to Muon, nor are heads."""
+    if optimiser.kind == "muon":
+        inner = {name for name, p in learning.items() if p.ndim == 2 and "embed" not in name}
+        inner = {name for name in inner if name.startswith("network.")}
+        others = [p for name, p in learning.items() if name not in inner]
+        matrices = [learning[name] for name in learning if name in inner]
+        return Muon(matrices, others, rate=optimiser.rate, betas=BETAS, weight_decay=optimiser.weight_decay)
     plain = [p for name, p in learning.items() if p.ndim < 2 or "embed" in name]
     decayed = [p for name, p in learning.items() if not (p.ndim < 2 or "embed" in name)]
     groups = [

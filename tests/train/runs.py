@@ -20,7 +20,9 @@ from tests.train.tiny import Drawn, batch_of, network_of, share_of, stage_for
 def killed(folder: Path, out: Path, at: int) -> None:
     """A run that is killed while it takes step ``at``; 0 is never."""
     torch.set_num_threads(1)
-    stage = stage_for(out, folder, lora={"rank": 4, "dropout": 0.2}, save_every=2, loss={"dims": [16]})
+    lora = {"rank": 4, "dropout": 0.2}
+    optimiser = {"kind": os.environ.get("OPTIMISER", "adamw")}
+    stage = stage_for(out, folder, lora=lora, save_every=2, loss={"dims": [16]}, optimiser=optimiser)
     torch.manual_seed(0)
     network = network_of(folder)
     adapters.settle(network, stage)
