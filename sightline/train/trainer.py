@@ -180,10 +180,9 @@ def learning_rate(step: int, steps: int, optimiser: Optimiser) -> float:
 def optimiser_of(learning: Mapping[str, nn.Parameter], optimiser: Optimiser) -> torch.optim.Optimizer:
     """What moves named weights; tables, norms and biases do not decay, and are no matrices to Muon, nor are heads."""
     if optimiser.kind == "muon":
-        inner = {name for name, p in learning.items() if p.ndim == 2 and "embed" not in name}
-        inner = {name for name in inner if name.startswith("network.")}
+        inner = {n for n, p in learning.items() if n.startswith("network.") and p.ndim == 2 and "embed" not in n}
+        matrices = [p for name, p in learning.items() if name in inner]
         others = [p for name, p in learning.items() if name not in inner]
-        matrices = [learning[name] for name in learning if name in inner]
         return Muon(matrices, others, rate=optimiser.rate, betas=BETAS, weight_decay=optimiser.weight_decay)
     plain = [p for name, p in learning.items() if p.ndim < 2 or "embed" in name]
     decayed = [p for name, p in learning.items() if not (p.ndim < 2 or "embed" in name)]

@@ -52,7 +52,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(folder, tmp_path, optimiser):
         assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
         assert (other.rate, other.accuracy, other.task) == (one.rate, one.accuracy, one.task)
     assert latest(parts / "checkpoints") == 6 and (parts / "curves.png").stat().st_size > 10_000
-    with pytest.raises(ConfigError, match=r"another (loss|optimiser)"):
+    with pytest.raises(ConfigError, match="another loss" if optimiser == "adamw" else "another optimiser"):
         run(folder, parts, steps=9)
 
 
