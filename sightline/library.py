@@ -139,7 +139,8 @@ class Library:
             embedder: needed to make an index, to add and to search; must be the model it was built with. Loaded
                 without a quality, it takes that of the index; a new index is ``balanced`` on a CPU, else ``full``.
             reranker: used by ``search``; None for recall alone.
-            settings: None takes the default, with what the index was built with.
+            settings: None takes the default, with what the index was built with. An index that is made at ``fast``
+                takes at most one frame in two seconds of a moment (``types.MOMENT_FPS``).
             rebuild: empty an index that exists and build it with this embedder. The originals are not touched, and
                 labels stay: they find their rows again when the files are added.
 
@@ -170,8 +171,7 @@ class Library:
             if embedder is not None:
                 embedder = identity.for_index(embedder, card)
                 identity.check_card(card, embedder.card, os.fspath(folder))
-            if settings is None:
-                settings = identity.remembered_settings(meta)
+            settings = identity.settings_for(settings, meta, card)
             store = LanceStore(folder, dim=None if ledger.read_only else card.dim)
         except BaseException:  # whatever it was, the ledger is closed and the error goes on
             ledger.close()
@@ -521,11 +521,12 @@ def _create(folder: Path, card: ModelCard, reranker: RerankingModel | None, sett
 
 def _about(card: ModelCard, reranker: RerankingModel | None, settings: Settings) -> dict[str, Any]:
     """What an index says it is built with."""
+    cut = identity.settings_at(settings, card)
     return {
         "format": identity.FORMAT,
         "embedder": card.as_dict(),
         "reranker": reranker.card.model if reranker is not None else "",
-        "settings": {name: getattr(settings, name) for name in identity.UNIT_SETTINGS},
+        "settings": {name: getattr(cut, name) for name in identity.UNIT_SETTINGS},
         "roots": [],
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"sightline": sightline.__version__},

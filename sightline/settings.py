@@ -44,8 +44,8 @@ class Settings:
     dtype: str = _setting("", "float32, bfloat16, float16 or int8 (on CPUs); empty takes the best for the device")
     quality: str = _setting(
         "",
-        "fast, balanced or full: 256, 768 or 1,800 tokens for a picture; empty takes what the index has, and for a "
-        "new one balanced on a CPU, full on a GPU",
+        "fast, balanced or full: 256, 768 or 1,800 tokens for a picture, and at fast half of the frames of a moment; "
+        "empty takes what the index has, and for a new one balanced on a CPU, full on a GPU",
     )
     resize: str = _setting(
         "pillow",

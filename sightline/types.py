@@ -197,6 +197,8 @@ QUALITIES: Final = {"fast": 256 * 1024, "balanced": 768 * 1024, "full": 1800 * 1
 """Pixels of a picture at most, by the name of a quality: 256, 768 and 1,800 tokens of 32 x 32 pixels."""
 TOTAL_PIXELS: Final = 7_864_320
 """Pixels of all frames of a video together at most, at "full"; other qualities have their share of it."""
+MOMENT_FPS: Final = {"fast": 0.5}
+"""Frames taken per second of a moment at most, by the name of a quality; others take what the settings say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sightline.errors import IndexMismatchError, StoreError
 from sightline.protocols import AdjustableModel, EmbeddingModel
 from sightline.settings import Settings, env_name
-from sightline.types import QUALITIES, TOTAL_PIXELS, ModelCard
+from sightline.types import MOMENT_FPS, QUALITIES, TOTAL_PIXELS, ModelCard
 
 FORMAT: Final = 1
 """Of the index as a whole; the ledger counts its own tables (``store.ledger.MIGRATIONS``)."""
@@ -146,6 +146,24 @@ def quality_of(card: ModelCard) -> str:
         ),
         "",
     )
+
+
+def settings_at(settings: Settings, card: ModelCard) -> Settings:
+    """The settings at the quality of a model: ``fast`` takes fewer frames of a moment."""
+    most = MOMENT_FPS.get(quality_of(card), settings.video_fps)
+    return settings.replace(video_fps=min(settings.video_fps, most))
+
+
+def settings_for(settings: Settings | None, meta: Mapping[str, Any], card: ModelCard) -> Settings:
+    """The settings to open an index with: those given, or None for the default with those of the index.
+
+    An index whose moments have the frames of its quality is opened with them; ``check_settings`` compares the rest.
+    """
+    remembered = remembered_settings(meta)
+    if settings is None:
+        return remembered
+    adjusted = settings_at(settings, card)
+    return adjusted if adjusted.video_fps == remembered.video_fps else settings
 
 
 def check_settings(meta: Mapping[str, Any], settings: Settings, folder: str) -> None:

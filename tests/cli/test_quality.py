@@ -1,5 +1,8 @@
 """How many tokens of a picture are worth their time: by name, remembered by the index, another name refused."""
 
+import dataclasses
+import runpy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,10 @@ from sightline.prep.prepare import Budgets
 from sightline.search import identity
 from sightline.settings import Settings
 from sightline.testing import ToyEmbedder
-from sightline.types import QUALITIES, Item
+from sightline.types import QUALITIES, Item, VideoFrames
 from tests.parity.checkpoints import TINY, random_checkpoint
+
+TESTS = Path(__file__).parent.parent
 
 
 def test_a_quality_is_a_budget():
@@ -53,6 +58,45 @@ def test_an_index_of_the_built_in_model_opens_again_at_any_quality(tmp_path, qua
         assert library.search("anything") == []
     with models.open_to_index(plain, **how) as library:
         assert library.model == made
+
+
+class Watched(ToyEmbedder):
+    """Knows how many frames it was shown of each moment, at a quality."""
+
+    def __init__(self, quality: str) -> None:
+        super().__init__()
+        self.card = dataclasses.replace(self.card, total_pixels=Budgets().at(quality).total_pixels, max_pixels=4096)
+        self.shown: list[int] = []
+
+    def stream(self, items: Any, **how: Any) -> Any:
+        for item in items:
+            if isinstance(item.video, VideoFrames):
+                self.shown.append(len(item.video.frames))
+            yield from super().stream([item], **how)
+
+
+@pytest.mark.parametrize(("quality", "asked", "kept"), [("fast", 1.0, 0.5), ("fast", 0.25, 0.25), ("full", 1.0, 1.0)])
+def test_a_fast_index_takes_half_of_the_frames_of_a_moment(tmp_path, quality, asked, kept):
+    (tmp_path / "files").mkdir()
+    runpy.run_path(str(TESTS / "search" / "corpus.py"))["video"](tmp_path / "files" / "film.mp4", [1, 2], 16)
+    settings = Settings(video_fps=asked, moment_s=16.0, moment_step_s=16.0)
+    with Library.open(tmp_path / "index", embedder=(embedder := Watched(quality)), settings=settings) as library:
+        assert library.add(tmp_path / "files").units == 2
+        assert embedder.shown == [16 * kept] * 2
+    for given in (settings, None):
+        with Library.open(tmp_path / "index", embedder=Watched(quality), settings=given) as library:
+            assert library.settings.video_fps == kept
+            assert library.add(tmp_path / "files").unchanged == 1
+
+
+def test_an_index_made_before_fast_had_fewer_frames_is_added_to_as_it_was(tmp_path):
+    card = Embedder.load("builtin", device="cpu", quality="fast").card
+    before = {"settings": {"video_fps": 1.0}}
+    assert identity.settings_for(Settings(), before, card).video_fps == 1.0
+    assert identity.settings_for(None, before, card).video_fps == 1.0
+    other = identity.settings_for(Settings(video_fps=2.0), before, card)
+    with pytest.raises(IndexMismatchError, match=r"video_fps 1\.0, you run 2\.0"):
+        identity.check_settings(before, other, "index")
 
 
 def test_the_budget_of_a_quality_is_the_one_that_models_load_with():
