@@ -1,7 +1,8 @@
 """The third stage: the decoder learns to give the vectors that the bags of words give (``words.py``).
 
-Of a picture of words, that is the bag of its words. Every text has a whole vector to tell about, not one bit, and
-vectors that are told cannot become equal. So a few minutes of it stand for hours of contrast from nothing.
+Of a picture of words, that is the bag of its words; of an emoji, that of all its names. Every text has a whole vector
+to tell about, not one bit, and vectors that are told cannot become equal. So a few minutes of it stand for hours of
+contrast from nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from sightline.train.packing import Pack, Side, embedding_pack, forward
 
 SOURCES: Final = {"sentence": 0.2, "tatoeba": 0.3, "wordnet": 0.25, "emoji": 0.13, "banking77": 0.04, "lemma": 0.08}
 """Of the texts."""
-PAGES: Final = {"page": 1 / 8, "line": 1 / 3}
-"""Pictures of words for every text."""
+PICTURES: Final = {"page": 1 / 4, "line": 1 / 3, "emoji": 1 / 4}
+"""Pictures of words, and such that have many names, for every text."""
 ROW_NORM: Final = 3.0
 """Mean length of a row of the table when the decoder begins: about that of what the tower says after looking, 2 on
 pages and 5 on scenes."""
@@ -50,7 +51,7 @@ def settle(model: QwenVL, bags: Bags) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """Prompts, and the tokens of what stands in them; by kind: ``texts``, and those of ``PAGES``."""
+    """Prompts, and the tokens of what stands in them; by kind: ``texts``, and those of ``PICTURES``."""
 
     packs: dict[str, Pack]
     ids: dict[str, list[Ids]]
@@ -89,7 +90,7 @@ class Imitator:
         rng = random.Random(f"{self.seed}-imitation-{step}")
         shown = {"texts": [self.text(rng) for _ in range(self.size)]}
         sides = {"texts": [Side(text) for text in shown["texts"]]}
-        for name, share in PAGES.items():
+        for name, share in PICTURES.items():
             drawn = self.maker.tasks[name](rng, max(1, round(share * self.size)))
             shown[name] = [example.shown for example in drawn]
             sides[name] = [example.document for example in drawn]

@@ -1,4 +1,4 @@
-"""What lies in every cell of a drawn picture, as labels: the tokens of its words, the letters of its patches."""
+"""Labels of drawn pictures: the tokens and letters in every cell, and the one thing that a whole picture shows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLANK_SHARE: Final = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """Sparse soft labels: row, class, weight; the weights of one row sum to 1."""
+    """Sparse soft labels: row, class, weight."""
 
     rows: NDArray[np.int64]
     classes: NDArray[np.int64]
@@ -38,14 +38,15 @@ class Targets:
 
     @classmethod
     def of(cls, triples: dict[tuple[int, int], float]) -> Targets:
-        """Normalises sums collected by (row, class)."""
-        totals: dict[int, float] = {}
-        for (row, _), weight in triples.items():
-            totals[row] = totals.get(row, 0.0) + weight
+        """Of sums collected by (row, class)."""
         rows = np.fromiter((row for row, _ in triples), np.int64, len(triples))
         classes = np.fromiter((c for _, c in triples), np.int64, len(triples))
-        weights = np.fromiter((w / totals[row] for (row, _), w in triples.items()), np.float32, len(triples))
-        return cls(rows, classes, weights)
+        return cls(rows, classes, np.fromiter(triples.values(), np.float32, len(triples)))
+
+    def normalised(self) -> Targets:
+        """The same with weights that sum to 1 in every row."""
+        totals = np.bincount(self.rows, self.weights)
+        return Targets(self.rows, self.classes, (self.weights / totals[self.rows]).astype(np.float32))
 
     @staticmethod
     def joined(parts: Sequence[tuple[Targets, int]]) -> Targets:
@@ -60,14 +61,38 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Things:
+    """What each of N pictures shows; of a blend of two, both.
+
+    Attributes:
+        first, second: (N,) places in ``Maker.things``, equal where the picture is no blend.
+        share: (N,) of the first.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    share: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """Pictures of one size with what is on them."""
+    """Pictures of one size with what is on them.
+
+    Attributes:
+        patches: (P, D), of all pictures.
+        grids: of each picture.
+        tokens, letters, grams: see ``targets``; the last two are empty where they are not asked for.
+        shares: see ``shares_of``; empty where letters are not asked for.
+        things: None where pictures do not show one thing each.
+    """
 
     patches: NDArray[np.uint8]
     grids: list[Grid]
     tokens: Targets
     letters: Targets
     grams: Targets
+    shares: Targets
+    things: Things | None = None
 
 
 class Speller:
@@ -99,7 +124,10 @@ def grams_at(word: Word) -> list[tuple[int, float]]:
 
 
 def targets(page: Page, speller: Speller, rng: random.Random) -> tuple[Targets, Targets, Targets]:
-    """(tokens of the cells, letters of the patches, grams of the cells), in the order the vision tower gives."""
+    """(tokens of the cells, letters of the patches, grams of the cells), in the order the vision tower gives.
+
+    The weights of each row sum to 1.
+    """
     height, width = page.pixels.shape[:2]
     rows, columns = height // 32, width // 32
     tokens: dict[tuple[int, int], float] = {}
@@ -146,7 +174,30 @@ def targets(page: Page, speller: Speller, rng: random.Random) -> tuple[Targets, 
     for cell in range(rows * columns):
         if cell not in written and rng.random() < 2 * BLANK_SHARE:
             spelled[cell, NO_GRAM] = 1.0
-    return Targets.of(tokens), Targets.of(letters), Targets.of(spelled)
+    return Targets.of(tokens).normalised(), Targets.of(letters).normalised(), Targets.of(spelled).normalised()
+
+
+def shares_of(page: Page, speller: Speller) -> Targets:
+    """How much of each token of the page lies in a cell: 1 in all cells together, less what the page cuts off.
+
+    A cell with none has all of the blank token.
+    """
+    height, width = page.pixels.shape[:2]
+    rows, columns = height // 32, width // 32
+    shares: dict[tuple[int, int], float] = {}
+    for word in page.words:
+        across, high = word.right - word.left, word.bottom - word.top
+        if not word.text or across <= 0 or word.whole:
+            continue
+        for token, begin, end in speller.spell(word.text):
+            left, right = word.left + begin * across, word.left + end * across
+            for row, down in _overlaps(word.top, word.bottom, 32, rows):
+                for column, wide in _overlaps(left, right, 32, columns):
+                    if down > 0 and wide > 0:
+                        key = (row * columns + column, token)
+                        shares[key] = shares.get(key, 0.0) + down / high * wide / (right - left)
+    full = {cell for cell, _ in shares}
+    return Targets.of(shares | {(cell, speller.blank): 1.0 for cell in range(rows * columns) if cell not in full})
 
 
 def _name_cells(word: Word, speller: Speller, rows: int, columns: int, tokens: dict[tuple[int, int], float]) -> None:

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -37,10 +38,11 @@ from sightline.train import adapters, trainer
 from sightline.train.builtin import geometry, layout
 from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.imitation import Imitating, imitation_step, settle
-from sightline.train.builtin.looking import GramHead, LetterHead, Look, Looking, WordHead, looking_loss
+from sightline.train.builtin.looking import Heads, Look, Looking, looking_loss
 from sightline.train.builtin.spelling import rarity, spelled
 from sightline.train.builtin.stages import CELLS, Drawn
 from sightline.train.builtin.steps import distilling_step, embedding_step, judging_steps
+from sightline.train.builtin.tasks import Maker
 from sightline.train.builtin.tokenizer import learn, write
 from sightline.train.builtin.words import Bagging, Bags, words_step
 from sightline.train.config import Role, Stage, stage_of
@@ -219,9 +221,8 @@ class Run:
         adapters.settle(network, self.stage)
         contrast = Contrast(network.config.text.hidden_size, self.stage.loss).to(self.processes.device)
         bags = self._bags(network)
-        looking, heads = self._looking(network, bags)
-        if all(task.name != CELLS for task in self.stage.task):
-            heads = {}  # nobody asks them, so they would learn nothing
+        has_cells = any(task.name == CELLS for task in self.stage.task)
+        looking, heads = self._looking(network, bags) if has_cells else (None, {})
         source = Drawn(self.data, self.tokenizer, self.stage.task, "embedder", self.stage.seed)
         step = partial(embedding_step, network, contrast, bags, self.processes, looking)
         self._train(network, source, step, {"contrast": contrast, **heads})
@@ -275,12 +276,12 @@ class Run:
         return bags.requires_grad_(False).to(self.processes.device)
 
     def _looking(self, network: QwenVL, bags: Bags) -> tuple[Callable[[Look], Any], dict[str, nn.Module]]:
-        """The loss of cells, and the heads that learn beside the tower."""
-        letters = LetterHead(network.config.vision.hidden_size).to(self.processes.device)
-        words = WordHead(bags.rows.weight).to(self.processes.device)
-        grams = GramHead(network.config.text.hidden_size).to(self.processes.device)
-        heads: dict[str, nn.Module] = {"letters": letters, "words": words, "grams": grams}
-        return partial(looking_loss, network, letters, words, grams), heads
+        """The loss of cells and pictures, and the heads that learn beside the tower."""
+        maker, tokenizer = Maker(Corpus(self.data)), Tokenizer(self.tokenizer)
+        called = [maker.emoji_names.get(thing, thing) for thing in maker.things]
+        things = bags([np.asarray(tokenizer.encode(names), np.int64) for names in called])
+        heads = Heads(network.config.vision.hidden_size, bags, things).to(self.processes.device)
+        return partial(looking_loss, network, heads), {"heads": heads}
 
     def _train(self, network: QwenVL, source: Any, step: Any, extra: Mapping[str, nn.Module]) -> None:
         trainer.run(network, source, self.stage, step=step, extra=extra, processes=self.processes, screen=self.screen)

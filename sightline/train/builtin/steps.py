@@ -38,7 +38,7 @@ def embedding_step(
     contrast: Contrast,
     bags: Bags,
     processes: Processes,
-    looking: Callable[[Look], tuple[Tensor, Figures]],
+    looking: Callable[[Look], tuple[Tensor, Figures]] | None,
     step: Mixed,
 ) -> tuple[Tensor, Figures]:
     """The mean loss of the parts and that between them, texts and pictures of words held near their bags, and what the
@@ -59,7 +59,7 @@ def embedding_step(
                 loss = loss + ANCHOR * (1 - F.cosine_similarity(documents[: len(shown)], bags(shown), dim=-1)).mean()
         out.append((part.task, (loss, {"accuracy": accuracy(queries.detach(), documents.detach(), part)})))
     loss, figures = _mean(out)
-    if step.look is not None:
+    if step.look is not None and looking is not None:
         seen, right = looking(step.look)
         loss = loss + LOOK * seen
         figures |= {f"{CELLS}_{name}": figure for name, figure in right.items()}

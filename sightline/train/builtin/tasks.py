@@ -270,6 +270,8 @@ class Maker:
         for row in [*self.rows["clothing"], *self.rows["grocery"]]:
             if coarse(row):
                 self.photos.setdefault(coarse(row), []).append(row)
+        self.things = [*self.emoji_names, *self.photos]
+        """What one picture can show: emoji by file, photographs by class."""
         self.tasks: dict[str, Callable[[random.Random, int], list[Example]]] = {
             "page": self.page,
             "sheet": self.sheet,
@@ -480,13 +482,12 @@ class Maker:
         return examples
 
     def photo(self, rng: random.Random, count: int) -> list[Example]:
-        """Garments and groceries by class, one of a class; garments, of which there are ten classes, up to three."""
+        """Garments and groceries by class: one of a class at most, of garments, which have but ten, three."""
         zoom, count = zoomed(rng, count, 3.2)
         side = cells(rng.choice((96, 128, 128)) * zoom)
-        names = some(rng, list(self.photos), count)
-        names += [name for name in self.photos if self.photos[name][0].src == "clothing"] * 2
+        classes = [name for name, rows in self.photos.items() for _ in range(3 if rows[0].src == "clothing" else 1)]
         examples = []
-        for name in names[:count]:
+        for name in some(rng, classes, count):
             row = rng.choice(self.photos[name])
             text, key = photo_name(rng, row)
             image = augment_photo(rng, self.corpus.picture(row.q_image)).resize((side, side), Image.Resampling.BICUBIC)

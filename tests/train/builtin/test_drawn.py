@@ -19,16 +19,16 @@ from sightline.prep.prompt import EMBED_INSTRUCTION, embedding_prompt, to_ids
 from sightline.prep.tokens import Tokenizer
 from sightline.train.builtin import drawing, imitation, recipe, words
 from sightline.train.builtin.corpus import Corpus, held_out
-from sightline.train.builtin.drawing import Group, Scene
+from sightline.train.builtin.drawing import Group, Page, Scene
 from sightline.train.builtin.imitation import Imitating, imitation_step
 from sightline.train.builtin.labels import NO_GRAM, NOTHING, Speller, Targets, grams_at, targets
 from sightline.train.builtin.looking import (
-    GramHead,
-    LetterHead,
+    Heads,
     Look,
     Looker,
     Looking,
-    WordHead,
+    blended,
+    from_told,
     labelled,
     looking_loss,
 )
@@ -180,12 +180,12 @@ def test_looking_at_one_scene_lowers_its_loss(corpus: Corpus, tokenizer: Tokeniz
         {"scene": labelled(pages, Speller(tokenizer), rng, letters=False)}, np.linspace(0, 0.99, 50, dtype=np.float32)
     )
     model = tiny_model(tokenizer.added_tokens)
-    letters, heads, grams = LetterHead(64), WordHead(Bags(VOCAB_SIZE, 96, 0).rows.weight), GramHead(96)
-    parameters = [*model.visual.parameters(), *heads.parameters()]
-    before = looking_loss(model, letters, heads, grams, look)[1]["scene"]
-    losses = descend(lambda: looking_loss(model, letters, heads, grams, look)[0], parameters, 30, 3e-3)
+    heads = small_heads(tokenizer)
+    parameters = [*model.visual.parameters(), *heads.words.parameters()]
+    before = looking_loss(model, heads, look)[1]["scene"]
+    losses = descend(lambda: looking_loss(model, heads, look)[0], parameters, 30, 3e-3)
     assert losses[-1] < 0.7 * losses[0]
-    assert before < 0.4 < 0.5 < looking_loss(model, letters, heads, grams, look)[1]["scene"]
+    assert before < 0.4 < 0.5 < looking_loss(model, heads, look)[1]["scene"]
 
 
 def test_looking_at_one_line_teaches_its_letters(tokenizer: Tokenizer) -> None:
@@ -193,12 +193,88 @@ def test_looking_at_one_line_teaches_its_letters(tokenizer: Tokenizer) -> None:
     pages = [drawing.draw_page(rng, ["river garden"], 128, 32, size=(18, 18), plain=True) for _ in range(3)]
     part = labelled(pages, Speller(tokenizer), rng, letters=True)
     look = Look({"page": part}, np.linspace(0, 0.99, 50, dtype=np.float32))
-    model, grams = tiny_model(tokenizer.added_tokens), GramHead(96)
-    heads = (LetterHead(64), WordHead(Bags(VOCAB_SIZE, 96, 0).rows.weight), grams)
-    parameters = [*model.visual.parameters(), *(p for head in heads for p in head.parameters())]
-    before = looking_loss(model, *heads, look)[1]["page_spelled"]
-    descend(lambda: looking_loss(model, *heads, look)[0], parameters, 60, 3e-3)
-    assert before < 0.5 < 0.9 < looking_loss(model, *heads, look)[1]["page_spelled"]
+    model, heads = tiny_model(tokenizer.added_tokens), small_heads(tokenizer)
+    parameters = [*model.visual.parameters(), *heads.parameters()]
+    before = looking_loss(model, heads, look)[1]
+    descend(lambda: looking_loss(model, heads, look)[0], parameters, 60, 3e-3)
+    after = looking_loss(model, heads, look)[1]
+    assert before["page_spelled"] < 0.5 < 0.9 < after["page_spelled"]
+    assert after["page_summed"] < 0.7 * before["page_summed"]
+
+
+def small_heads(tokenizer: Tokenizer, things: int = 3) -> Heads:
+    told = spelled(tokenizer, VOCAB_SIZE, 96, torch.ones(len(GRAMS)))
+    names = torch.randn(things, 96, generator=torch.manual_seed(0))
+    return Heads(64, Bags(VOCAB_SIZE, 96, 0, told), torch.nn.functional.normalize(names, dim=1))
+
+
+def test_cells_of_a_page_come_to_how_it_is_spelled(tokenizer: Tokenizer) -> None:
+    rng = random.Random(6)
+    pages = [drawing.draw_page(rng, [text], 256, 96, size=(18, 18), plain=True) for text in ("a quiet river", "jam")]
+    part, heads = labelled(pages, Speller(tokenizer), rng, letters=True), small_heads(tokenizer)
+    blank = tokenizer.added_tokens["<|vision_pad|>"]
+    for place, page in enumerate(pages):
+        cells = len(part.patches) // 8
+        own = (part.shares.rows // cells == place) & (part.shares.classes != blank)
+        assert own.any()
+        written = Targets(part.shares.rows[own], part.shares.classes[own], part.shares.weights[own])
+        ids = [token for word in page.words for token in tokenizer.encode(" " + word.text)]
+        come_to = heads.told(written, 2 * cells).sum(0)
+        torch.testing.assert_close(come_to, heads.table[ids].sum(0), atol=1e-3, rtol=1e-3)
+        empty = set(range(place * cells, (place + 1) * cells)) - set(written.rows.tolist())
+        told = heads.told(part.shares, 2 * cells)
+        assert empty
+        assert all((told[cell] == heads.table[blank]).all() for cell in empty)
+
+
+def test_cells_that_are_what_they_are_told_lose_nothing() -> None:
+    told = torch.randn(8, 5, generator=torch.manual_seed(1))
+    assert float(from_told(told, told, 2)) == pytest.approx(0.0, abs=1e-6)
+    assert float(from_told(told.mean(0).expand(8, 5), told, 2)) > 4.0, "the mean explains nothing"
+
+
+def test_garments_are_a_good_part_of_a_batch_of_photographs(corpus: Corpus) -> None:
+    """Ten classes of 53: one of a class at most would leave an eighth of the batch for them."""
+    maker, rng = Maker(corpus), random.Random(10)
+    garments = {name for name, rows in maker.photos.items() if rows[0].src == "clothing"}
+    drawn = [example.key for _ in range(10) for example in maker.photo(rng, 6)]
+    others = len(maker.photos) - len(garments)
+    expected = 3 * len(garments) / (3 * len(garments) + others)
+    assert garments and others
+    assert sum(key in garments for key in drawn) / len(drawn) == pytest.approx(expected, abs=0.2)
+
+
+def test_a_blend_is_both_of_its_pictures() -> None:
+    rng = random.Random(8)
+    pages = [Page(np.full((32, 32, 3), 60 * place, np.uint8), ()) for place in range(4)]
+    seen = 0
+    for _ in range(20):
+        out, things = blended(rng, pages, [10, 11, 12, 13])
+        assert things is not None
+        assert list(things.first) == [10, 11, 12, 13]
+        assert (things.share >= 0.5).all()
+        for page, first, second, share in zip(out, things.first, things.second, things.share, strict=True):
+            mixed = 60 * (share * (first - 10) + (1 - share) * (second - 10))
+            assert abs(page.pixels.astype(float) - mixed).max() <= 0.51
+            seen += share < 1
+    assert seen > 20
+
+
+def test_things_are_learned_from_the_whole_picture(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    looker, rng = Looker(corpus, tokenizer, 0, 100, 300), random.Random(9)
+    pages, things = looker.emoji(rng, 0.5, 64)
+    assert things is not None
+    names = looker.maker.things
+    assert all(names[place] in looker.maker.emoji_names for place in things.first)
+    _, shown = looker.photo(rng, 0.5, 200)
+    assert shown is not None
+    assert all(names[place] in looker.maker.photos for place in [*shown.first, *shown.second])
+    look = Look({"emoji": labelled(pages, looker.speller, rng, letters=False, things=things)}, np.zeros(1, np.float32))
+    model, heads = tiny_model(tokenizer.added_tokens), small_heads(tokenizer, len(names))
+    parameters = [*model.visual.parameters(), *heads.parameters()]
+    before = looking_loss(model, heads, look)[1]["emoji_things"]
+    descend(lambda: looking_loss(model, heads, look)[0], parameters, 30, 3e-3)
+    assert before < 1 == looking_loss(model, heads, look)[1]["emoji_things"]
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -259,7 +335,7 @@ def test_the_decoder_learns_to_say_the_bags(corpus: Corpus, data: Path, path: Pa
     descend(lambda: imitation_step(model, bags, batch)[0], model.language_model.parameters(), 40, 3e-3)
     after = imitation_step(model, bags, batch)[1]
     assert after["texts"] < 0.1, "a mean cosine over 0.9"
-    assert set(after) == {"texts", "page", "line"} and all(after[kind] < before[kind] for kind in after)
+    assert set(after) == {"texts", "page", "line", "emoji"} and all(after[kind] < before[kind] for kind in after)
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------
