@@ -59,7 +59,10 @@ def test_words_do_not_hide_pictures_in_an_index_of_both(shared: Path) -> None:
     pictures, written = ("scanned page", "scene", "chart"), ("passage", "page with its words")
     for kind in pictures:
         assert shares[kind] >= alone[kind] - 0.15 and shares[kind] > alike[kind] + 0.3
-    assert all(shares[kind] >= alike[kind] and shares[kind] > alone[kind] + 0.3 for kind in written)
+    for kind in written:
+        missed = 1 - alone[kind]
+        assert missed > 0.2, "there is something for the words to find"
+        assert shares[kind] >= alike[kind] and 1 - shares[kind] <= missed / 2
 
 
 def test_the_table_takes_the_last_row_of_each_and_the_best_batch_of_a_peer(tmp_path: Path) -> None:
