@@ -62,7 +62,7 @@ def test_words_do_not_hide_pictures_in_an_index_of_both(shared: Path) -> None:
     for kind in written:
         missed = 1 - alone[kind]
         assert missed > 0.2, "there is something for the words to find"
-        assert shares[kind] >= alike[kind] and 1 - shares[kind] <= missed / 2
+        assert shares[kind] >= alike[kind] and 1 - shares[kind] <= missed / 3
 
 
 def test_the_table_takes_the_last_row_of_each_and_the_best_batch_of_a_peer(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ class Things:
     """What each of N pictures shows; of a blend of two, both.
 
     Attributes:
-        first, second: (N,) places in ``Maker.things``, equal where the picture is no blend.
-        share: (N,) of the first.
+        first, second: (N,) places in ``Maker.things``.
+        share: (N,) of the first, at least a half; 1 where the picture is no blend.
     """
 
     first: NDArray[np.int64]

@@ -391,10 +391,10 @@ class Heads(nn.Module):
         self.things = ThingHead(things)
         spelled = bags.spelled * bags.weights.weight.detach().exp()
         lengths = spelled.norm(dim=1, keepdim=True)
-        are = lengths > 0
-        longer = SPELLED_LENGTH / (lengths[are].median() if are.any() else 1.0)
-        # what is not spelled, as an empty cell, keeps a row of its own
-        table = torch.where(are, spelled * longer, SPELLED_LENGTH * F.normalize(rows.detach(), dim=1))
+        has_letters = lengths > 0
+        longer = SPELLED_LENGTH / (lengths[has_letters].median() if has_letters.any() else 1.0)
+        # what has none, as an empty cell, keeps a row of its own
+        table = torch.where(has_letters, spelled * longer, SPELLED_LENGTH * F.normalize(rows.detach(), dim=1))
         self.register_buffer("table", table, persistent=False)
 
     def told(self, shares: Targets, num_cells: int) -> Tensor:
