@@ -1,8 +1,9 @@
 """The third stage: the decoder learns to give the vectors that the bags of words give (``words.py``).
 
-Of a picture of words, that is the bag of its words; of an emoji, that of all its names. Every text has a whole vector
-to tell about, not one bit, and vectors that are told cannot become equal. So a few minutes of it stand for hours of
-contrast from nothing.
+Of a picture of words, that is the bag of its words; of an emoji, that of all its names; of a photograph, that of its
+class. Every text has a whole vector to tell about, not one bit, and vectors that are told cannot become equal. So a few
+minutes of it stand for hours of contrast from nothing. Pictures are also told apart by the bags, from all that is told
+in the step: a bag costs nothing, so every picture has some hundred others to be told from.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ from sightline.train.packing import Pack, Side, embedding_pack, forward
 
 SOURCES: Final = {"sentence": 0.2, "tatoeba": 0.3, "wordnet": 0.25, "emoji": 0.13, "banking77": 0.04, "lemma": 0.08}
 """Of the texts."""
-PICTURES: Final = {"page": 1 / 4, "line": 1 / 3, "emoji": 1 / 4}
-"""Pictures of words, and such that have many names, for every text."""
+PICTURES: Final = {"page": 1 / 4, "sheet": 1 / 8, "line": 1 / 3, "emoji": 1 / 4, "photo": 1 / 6}
+"""Pictures of words, and such that have a name or many, for every text."""
+APART: Final = 0.5
+"""Weight of telling the pictures apart, beside the cosine with what each is told."""
+TEMPERATURE: Final = 0.05
+SAME: Final = 0.95
+"""Cosine from which two bags count as one: neither is wrong for the other's picture."""
 ROW_NORM: Final = 3.0
 """Mean length of a row of the table when the decoder begins: about that of what the tower says after looking, 2 on
 pages and 5 on scenes."""
@@ -92,7 +98,7 @@ class Imitator:
         sides = {"texts": [Side(text) for text in shown["texts"]]}
         for name, share in PICTURES.items():
             drawn = self.maker.tasks[name](rng, max(1, round(share * self.size)))
-            shown[name] = [example.shown for example in drawn]
+            shown[name] = [example.shown or example.query.text for example in drawn]
             sides[name] = [example.document for example in drawn]
         ids = {kind: [np.asarray(self.tokenizer.encode(t), np.int64) for t in texts] for kind, texts in shown.items()}
         return Texts({kind: embedding_pack(own, self.tokenizer) for kind, own in sides.items()}, ids)
@@ -114,10 +120,34 @@ class Imitator:
 
 
 def imitation_step(model: QwenVL, bags: Bags, batch: Texts) -> tuple[Tensor, dict[str, float]]:
-    """One less the mean cosine of the decoder's vectors with the bags', summed over the kinds."""
-    losses = {}
-    for kind, pack in batch.packs.items():
-        with torch.no_grad():
-            told = bags(batch.ids[kind])
-        losses[kind] = (1 - F.cosine_similarity(forward(model, pack).float(), told, dim=-1)).mean()
-    return torch.stack([*losses.values()]).sum(), {kind: loss.item() for kind, loss in losses.items()}
+    """One less the mean cosine of the decoder's vectors with the bags', summed over the kinds, and the pictures told
+    apart; the log has how many of them were (``apart``).
+    """
+    with torch.no_grad():
+        told = {kind: F.normalize(bags(ids), dim=-1) for kind, ids in batch.ids.items()}
+    made = {kind: F.normalize(forward(model, pack).float(), dim=-1) for kind, pack in batch.packs.items()}
+    losses = {kind: 1 - (made[kind] * told[kind]).sum(1).mean() for kind in made}
+    figures = {kind: loss.item() for kind, loss in losses.items()}
+    pictures = [kind for kind in made if kind in PICTURES]
+    apart, share = told_apart(
+        torch.cat([made[kind] for kind in pictures]),
+        torch.cat([told[kind] for kind in pictures] + [told[kind] for kind in told if kind not in PICTURES]),
+    )
+    return torch.stack([*losses.values()]).sum() + APART * apart, {**figures, "apart": share}
+
+
+def told_apart(made: Tensor, told: Tensor) -> tuple[Tensor, float]:
+    """Every picture against all that is told; bags that say the same are not against each other.
+
+    Args:
+        made: unit vectors of pictures (N, E).
+        told: unit vectors of bags (M, E), of which the first N are theirs in order.
+
+    Returns:
+        InfoNCE, and the share of the pictures that lie nearest to their own bag.
+    """
+    own = torch.arange(len(made), device=made.device)
+    same = told[: len(made)] @ told.T > SAME
+    same[own, own] = False
+    scores = (made @ told.T).masked_fill(same, -1.0)
+    return F.cross_entropy(scores / TEMPERATURE, own), float((scores.argmax(1) == own).float().mean())

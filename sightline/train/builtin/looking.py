@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -151,7 +152,8 @@ class Looker:
         """Shapes."""
         side = rng.choice((96, 128, 128))
         count = _count(side, side, patches)
-        return [drawing.scene_page(rng, drawing.random_scene(rng), side, side) for _ in range(count)], None
+        drawn = (partial(drawing.scene_page, rng, drawing.random_scene(rng)) for _ in range(count))
+        return [drawing.of_any_size(rng, draw, side, side) for draw in drawn], None
 
     def emoji(self, rng: random.Random, progress: float, patches: float) -> Pictures:
         """Emoji by their English names and keywords."""
@@ -191,7 +193,7 @@ class Looker:
         pages = []
         for _ in range(_count(width, height, patches)):
             chart = drawing.random_chart(rng)
-            page = drawing.draw_chart(rng, chart, width, height)
+            page = drawing.of_any_size(rng, partial(drawing.framed_chart, rng, chart), width, height)
             plot = Word(f"{chart.kind} chart {chart.trend}", 0, height * 0.25, width, height, whole=True)
             pages.append(Page(page.pixels, (*page.words, plot)))
         return pages, None

@@ -144,6 +144,11 @@ def augment_drawing(rng: random.Random, image: Image.Image, side: int) -> Pixels
     return np.asarray(canvas, np.uint8)
 
 
+def scene_picture(rng: random.Random, scene: drawing.Scene, side: int, paper: drawing.Color | None = None) -> Pixels:
+    """A scene drawn in any size, as the model is shown it."""
+    return drawing.of_any_size(rng, partial(drawing.scene_page, rng, scene, paper=paper), side, side).pixels
+
+
 def coarse(row: Row) -> str:
     """The class of a photograph: of a grocery the one in brackets, or "" for a description without.
 
@@ -419,8 +424,7 @@ class Maker:
             scene = drawing.random_scene(rng)
             wrong = [drawing.edit_scene(rng, scene)[0] for _ in range(2)]
             drawn = [
-                drawing.draw_scene(rng, one, side, side, paper=drawing.dark_paper(rng, one, DARK_SHARE))
-                for one in (scene, *wrong)
+                scene_picture(rng, one, side, paper=drawing.dark_paper(rng, one, DARK_SHARE)) for one in (scene, *wrong)
             ]
             picture, negatives = drawn[0], tuple(Side(image=one) for one in drawn[1:])
             examples.append(Example(Side(scene.caption(rng)), Side(image=picture), negatives, key=scene.caption()))
@@ -433,7 +437,8 @@ class Maker:
         examples = []
         for _ in range(count):
             chart = drawing.random_chart(rng)
-            page = drawing.draw_chart(rng, chart, width, height, letters=1 / rng.uniform(11, 24))
+            draw = partial(drawing.framed_chart, rng, chart, letters=1 / rng.uniform(11, 24))
+            page = drawing.of_any_size(rng, draw, width, height)
             # a query that names less than the chart shows answers for every chart that shows it
             key = f"{chart.measure} {chart.by}"
             examples.append(Example(Side(chart.caption(rng)), Side(image=page.pixels), key=key))
@@ -459,9 +464,9 @@ class Maker:
             text = f"a {color} {shape} {motion}"
             if rng.random() < 0.3:
                 scene = drawing.random_scene(rng)
-                picture = drawing.draw_scene(rng, scene, side, side)
+                picture = scene_picture(rng, scene, side)
                 text, clip = scene.caption(), np.repeat(picture[None], num_frames, 0)
-                changed = drawing.draw_scene(rng, drawing.edit_scene(rng, scene)[0], side, side)
+                changed = scene_picture(rng, drawing.edit_scene(rng, scene)[0], side)
                 other = np.repeat(changed[None], num_frames, 0)
             key = text
             if rng.random() < 0.4:  # as a window of a film that begins before the shot, or ends after it
@@ -514,9 +519,7 @@ class Maker:
         for _ in range(count):
             scene = drawing.random_scene(rng)
             changed, words = drawing.edit_scene(rng, scene)
-            one = drawing.draw_scene(rng, scene, side, side)
-            two = drawing.draw_scene(rng, changed, side, side)
-            again = drawing.draw_scene(rng, scene, side, side)
+            one, two, again = (scene_picture(rng, drawn, side) for drawn in (scene, changed, scene))
             negatives = (Side(image=one), Side(image=again))
             examples.append(Example(Side(words, image=one), Side(image=two), negatives, key=changed.caption()))
         return examples

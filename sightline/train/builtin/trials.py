@@ -36,6 +36,10 @@ LETTERS: Final = (16, 24)
 """Height of a page's letters in pixels."""
 SCENE_SIDE: Final = 128
 EDIT_SIDE: Final = 96
+ANY_SIDE: Final = (84, 220)
+"""Pixels, least and most, of a scene of any size."""
+ANY_WIDTH: Final = (170, 420)
+"""Pixels, least and most, of a chart or page of any size."""
 LARGE_SIDE: Final = 384
 """Pixels of a scene as large as on a screen."""
 SMALL_SIDE: Final = 96
@@ -149,9 +153,14 @@ def charts(corpus: Corpus, share: float) -> list[Trial]:
     """Charts by kind and title."""
     rng = random.Random("charts")
     made = [drawing.random_chart(rng) for _ in range(round(200 * share))]
-    queries = [f"{chart.kind} chart of {chart.measure} by {chart.by}" for chart in made]
-    documents = [Item(image=drawing.draw_chart(rng, chart, 224, 192).pixels) for chart in made]
-    return [Trial("chart", "chart by kind and title", _texts(queries), documents, _equal(queries))]
+    return [chart_trial(made, [drawing.draw_chart(rng, chart, 224, 192).pixels for chart in made])]
+
+
+def chart_trial(made: Sequence[drawing.Chart], pictures: Sequence[NDArray[np.uint8]]) -> Trial:
+    """Each chart, of which there is a picture, by its kind and title."""
+    titles = [f"{chart.kind} chart of {chart.measure} by {chart.by}" for chart in made]
+    documents = [Item(image=picture) for picture in pictures]
+    return Trial("chart", "chart by kind and title", _texts(titles), documents, _equal(titles))
 
 
 # -- texts -------------------------------------------------------------------------------------------------------
@@ -309,12 +318,12 @@ def photographs(corpus: Corpus, share: float) -> list[Trial]:
 
 def scenes(corpus: Corpus, share: float) -> list[Trial]:
     """Scenes by description among nine in which one thing is different."""
-    trial = scene_trial(random.Random("scenes"), round(300 * share), SCENE_SIDE)
+    trial = scene_trial(random.Random("scenes"), round(300 * share), lambda: SCENE_SIDE)
     return [replace(trial, floor=0.60, reranked_floor=0.85, rerank=True)]
 
 
-def scene_trial(rng: random.Random, count: int, side: int) -> Trial:
-    """``count`` scenes of ``side`` pixels, each among its hard negatives."""
+def scene_trial(rng: random.Random, count: int, side: Callable[[], int]) -> Trial:
+    """``count`` scenes of ``side()`` pixels, each among its hard negatives of the same size."""
     queries: list[str] = []
     documents: list[Item] = []
     pools: list[list[int]] = []
@@ -322,7 +331,8 @@ def scene_trial(rng: random.Random, count: int, side: int) -> Trial:
         scene = drawing.random_scene(rng)
         pool = [scene, *hard_negatives(rng, scene, 9)]
         pools.append(list(range(len(documents), len(documents) + len(pool))))
-        documents += [Item(image=drawing.draw_scene(rng, one, side, side)) for one in pool]
+        pixels = side()
+        documents += [Item(image=drawing.draw_scene(rng, one, pixels, pixels)) for one in pool]
         queries.append(scene.caption())
     answers = [frozenset(pool[:1]) for pool in pools]
     return Trial("scene", "scene by description, hard negatives", _texts(queries), documents, answers, pools)
@@ -344,12 +354,12 @@ def hard_negatives(rng: random.Random, scene: drawing.Scene, count: int) -> list
 
 def edits(corpus: Corpus, share: float) -> list[Trial]:
     """A picture and a change to the picture after it: among the others' answers and the picture itself."""
-    trial = edit_trial(random.Random("edits"), round(100 * share), 3, EDIT_SIDE)
+    trial = edit_trial(random.Random("edits"), round(100 * share), 3, lambda: EDIT_SIDE)
     return [replace(trial, floor=0.50, reranked_floor=0.75, rerank=True)]
 
 
-def edit_trial(rng: random.Random, size: int, rounds: int, side: int) -> Trial:
-    """``rounds`` times ``size`` edits of scenes of ``side`` pixels, each round with candidates of its own."""
+def edit_trial(rng: random.Random, size: int, rounds: int, side: Callable[[], int]) -> Trial:
+    """``rounds`` times ``size`` edits of scenes of ``side()`` pixels, each round with candidates of its own."""
     queries: list[Item] = []
     documents: list[Item] = []
     captions: list[str] = []
@@ -359,9 +369,10 @@ def edit_trial(rng: random.Random, size: int, rounds: int, side: int) -> Trial:
         for index in range(size):
             scene = drawing.random_scene(rng)
             other, words = drawing.edit_scene(rng, scene)
-            picture = drawing.draw_scene(rng, scene, side, side)
+            pixels = side()
+            picture = drawing.draw_scene(rng, scene, pixels, pixels)
             queries.append(Item(text=words, image=picture))
-            documents.append(Item(image=drawing.draw_scene(rng, other, side, side)))
+            documents.append(Item(image=drawing.draw_scene(rng, other, pixels, pixels)))
             captions.append(other.caption())
             # the picture itself stands for the answer of the next query
             others = [begin + place for place in range(size) if place != (index + 1) % size]
@@ -378,13 +389,26 @@ def edit_trial(rng: random.Random, size: int, rounds: int, side: int) -> Trial:
 def large(corpus: Corpus, share: float) -> list[Trial]:
     """What is drawn once more, in the sizes that people's pictures have."""
     rng = random.Random("large")
-    scene = scene_trial(rng, round(100 * share), LARGE_SIDE)
-    edit = edit_trial(rng, max(2, round(100 * share)), 1, LARGE_SIDE)
+    scene = scene_trial(rng, round(100 * share), lambda: LARGE_SIDE)
+    edit = edit_trial(rng, max(2, round(100 * share)), 1, lambda: LARGE_SIDE)
     made = [drawing.random_chart(rng) for _ in range(round(100 * share))]
-    titles = [f"{chart.kind} chart of {chart.measure} by {chart.by}" for chart in made]
-    pictures = [Item(image=drawing.draw_chart(rng, chart, 512, 384, letters=1 / 20).pixels) for chart in made]
-    chart = Trial("chart", "chart by kind and title", _texts(titles), pictures, _equal(titles))
+    chart = chart_trial(made, [drawing.draw_chart(rng, chart, 512, 384, letters=1 / 20).pixels for chart in made])
     return [replace(one, name=f"{one.name}-large", title=f"{one.title}, large") for one in (scene, edit, chart)]
+
+
+def sized(corpus: Corpus, share: float) -> list[Trial]:
+    """What is drawn once more, in any size: people's pictures are no whole number of cells wide, and are resized."""
+    rng = random.Random("sized")
+    scene = scene_trial(rng, round(100 * share), lambda: rng.randint(*ANY_SIDE))
+    edit = edit_trial(rng, max(2, round(100 * share)), 1, lambda: rng.randint(*ANY_SIDE))
+    made = [drawing.random_chart(rng) for _ in range(round(100 * share))]
+    pictures = []
+    for one in made:
+        width = rng.randint(*ANY_WIDTH)
+        height = round(width / rng.uniform(1.1, 1.6))
+        pictures.append(drawing.framed_chart(rng, one, width, height, letters=1 / rng.uniform(11, 18)).pixels)
+    chart = chart_trial(made, pictures)
+    return [replace(one, name=f"{one.name}-sized", title=f"{one.title}, any size") for one in (scene, edit, chart)]
 
 
 def moments(corpus: Corpus, share: float) -> list[Trial]:
@@ -433,5 +457,6 @@ TRIALS: Final[dict[str, Callable[[Corpus, float], list[Trial]]]] = {
     "intents": intents,
     "icons": icons,
     "large": large,
+    "sized": sized,
 }
 """Makers of trials by the name that ``--only`` takes; each takes the corpus and the share of its size to make."""

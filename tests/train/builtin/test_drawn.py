@@ -19,7 +19,7 @@ from sightline.prep.prompt import EMBED_INSTRUCTION, embedding_prompt, to_ids
 from sightline.prep.tokens import Tokenizer
 from sightline.train.builtin import drawing, imitation, recipe, words
 from sightline.train.builtin.corpus import Corpus, held_out
-from sightline.train.builtin.drawing import Group, Page, Scene
+from sightline.train.builtin.drawing import Group, Page, Scene, Word
 from sightline.train.builtin.imitation import Imitating, imitation_step
 from sightline.train.builtin.labels import NO_GRAM, NOTHING, Speller, Targets, grams_at, targets
 from sightline.train.builtin.looking import (
@@ -124,6 +124,31 @@ def test_a_shapes_cells_are_asked_for_colour_and_shape(tokenizer: Tokenizer) -> 
     for token in names:
         assert len(cells_of(tokens, {token})) >= 4
     assert set(letters.classes) <= {NOTHING} and set(grams.classes) <= {NO_GRAM}, "nothing is written in a shape"
+
+
+def test_words_stay_on_what_they_name_in_any_size() -> None:
+    """A black box on white, drawn in other sizes, in a frame: the word's box is where the black is."""
+    drawn: list[tuple[int, int]] = []
+
+    def draw(width: int, height: int) -> Page:
+        drawn.append((width, height))
+        pixels = np.full((height, width, 3), 255, np.uint8)
+        pixels[height // 4 : height // 2, width // 4 : width // 2] = 0
+        edges = (width // 4, width // 3, width // 2)
+        return Page(pixels, (Word("x", width // 4, height // 4, width // 2, height // 2, edges=edges),))
+
+    rng = random.Random(0)
+    for _ in range(60):
+        page = drawing.framed(drawing.of_any_size(rng, draw, 128, 96), 3, 5, 7, 9)
+        (word,) = page.words
+        assert page.pixels.shape == (96 + 14, 128 + 10, 3)
+        rows, columns = np.nonzero(page.pixels[..., 0] < 128)
+        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert box == pytest.approx((word.left, word.top, word.right, word.bottom), abs=1.01)
+        assert word.edges[0] == word.left < word.edges[1] < word.edges[2] == word.right
+    assert 8 <= drawn.count((128, 96)) <= 30, "as large as it is seen"
+    widths = [width for width, _ in drawn]
+    assert 85 <= min(widths) < 100 and 170 < max(widths) <= 202
 
 
 def test_a_letter_that_grows_when_made_small_moves_no_other() -> None:
@@ -335,7 +360,19 @@ def test_the_decoder_learns_to_say_the_bags(corpus: Corpus, data: Path, path: Pa
     descend(lambda: imitation_step(model, bags, batch)[0], model.language_model.parameters(), 40, 3e-3)
     after = imitation_step(model, bags, batch)[1]
     assert after["texts"] < 0.1, "a mean cosine over 0.9"
-    assert set(after) == {"texts", "page", "line", "emoji"} and all(after[kind] < before[kind] for kind in after)
+    kinds = {"texts", "page", "sheet", "line", "emoji", "photo"}
+    assert set(after) == {*kinds, "apart"} and all(after[kind] < before[kind] for kind in kinds)
+    assert after["apart"] > before["apart"], "pictures lie nearer to their own bag than to others"
+
+
+def test_pictures_are_told_apart_by_bags_that_say_something_else() -> None:
+    told = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.01], [0.6, 0.8]]), dim=1)
+    made = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    loss, share = imitation.told_apart(made, told)
+    scores = np.array([[1.0, 0.0, -1.0, 0.6], [0.6, 0.8, float(made[1] @ told[2]), 1.0]])  # the third says the first
+    weights = np.exp(scores / imitation.TEMPERATURE)
+    paper = -np.log(np.array([weights[0, 0], weights[1, 1]]) / weights.sum(1)).mean()
+    assert float(loss) == pytest.approx(paper, rel=1e-5) and share == 0.5, "the second is nearest to another's bag"
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------

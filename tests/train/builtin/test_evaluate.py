@@ -187,6 +187,18 @@ def test_large_pictures_are_asked_for_as_small_ones_are() -> None:
     assert all(one.floor is None and not one.rerank for one in (scene, edit, chart))
 
 
+def test_pictures_of_any_size_are_no_whole_cells_wide() -> None:
+    scene, edit, chart = trials.sized(Small(), 0.05)  # type: ignore[arg-type]
+    assert [one.name for one in (scene, edit, chart)] == ["scene-sized", "edit-sized", "chart-sized"]
+    assert [len(one.queries) for one in (scene, edit, chart)] == [5, 5, 5]
+    sizes = [np.asarray(item.image).shape[:2] for item in (*scene.documents, *edit.documents, *chart.documents)]
+    assert len(set(sizes)) > 10 and any(side % 32 for size in sizes for side in size)
+    assert min(map(min, sizes)) >= 84 and max(map(max, sizes)) <= 420
+    for query, pool in zip(edit.queries, edit.pools or (), strict=True):
+        assert any(edit.documents[place].image is query.image for place in pool)
+    assert all(one.floor is None and not one.rerank for one in (scene, edit, chart))
+
+
 def test_moments_are_sought_in_their_film() -> None:
     (asked,) = trials.moments(Small(), 0.1)  # type: ignore[arg-type]
     assert len(asked.queries) == 15 and asked.num_candidates == 14
