@@ -510,6 +510,20 @@ def edit_scene(rng: random.Random, scene: Scene) -> tuple[Scene, str]:
     return replace(scene, groups=groups), words
 
 
+def near_scenes(rng: random.Random, scene: Scene, count: int) -> list[Scene]:
+    """Scenes one change away, two where there are not enough of those; no two have one description."""
+    found: dict[str, Scene] = {}
+    for attempt in range(100 * count):
+        changed = edit_scene(rng, scene)[0]
+        if attempt >= 20 * count:
+            changed = edit_scene(rng, changed)[0]
+        if changed.caption() != scene.caption():
+            found.setdefault(changed.caption(), changed)
+        if len(found) == count:
+            return list(found.values())
+    raise ValueError(f"{len(found)} scenes are near {scene.caption()!r}, {count} are needed")
+
+
 def draw_scene(rng: random.Random, scene: Scene, width: int, height: int, *, paper: Color | None = None) -> Pixels:
     """The picture of a scene; places are jittered and shapes do not touch."""
     return scene_page(rng, scene, width, height, paper=paper).pixels

@@ -73,6 +73,8 @@ SMALLER_SHEETS: Final = ((320, 416), (288, 384), (224, 320), (256, 256))
 PASSAGE: Final = (2, 8)
 """Sentences of a passage, at least and at most."""
 DARK_SHARE: Final = 0.2
+NEAR: Final = 7
+"""Scenes that a scene has to be told from."""
 HEADED: Final = 0.35
 """Share of the pages with a heading."""
 
@@ -284,6 +286,7 @@ class Maker:
             "passage": self.passage,
             "half": self.half,
             "scene": self.scene,
+            "near": self.near,
             "chart": self.chart,
             "clip": self.clip,
             "edit": self.edit,
@@ -428,6 +431,20 @@ class Maker:
             ]
             picture, negatives = drawn[0], tuple(Side(image=one) for one in drawn[1:])
             examples.append(Example(Side(scene.caption(rng)), Side(image=picture), negatives, key=scene.caption()))
+        return examples
+
+    def near(self, rng: random.Random, count: int) -> list[Example]:
+        """Scenes by description, each with seven in which one thing is different: what a reranker has to tell apart."""
+        zoom, count = zoomed(rng, count, 3.5)
+        side = cells(rng.choice((96, 128, 128, 160)) * zoom)
+        examples = []
+        for _ in range(count):
+            scene = drawing.random_scene(rng)
+            every = (scene, *drawing.near_scenes(rng, scene, NEAR))
+            own, *others = (scene_picture(rng, one, side, drawing.dark_paper(rng, one, DARK_SHARE)) for one in every)
+            text = scene.caption(rng) if rng.random() < 0.5 else scene.caption()
+            negatives = tuple(Side(image=other) for other in others)
+            examples.append(Example(Side(text), Side(image=own), negatives, key=scene.caption()))
         return examples
 
     def chart(self, rng: random.Random, count: int) -> list[Example]:

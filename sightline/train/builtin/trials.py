@@ -329,27 +329,13 @@ def scene_trial(rng: random.Random, count: int, side: Callable[[], int]) -> Tria
     pools: list[list[int]] = []
     for _ in range(count):
         scene = drawing.random_scene(rng)
-        pool = [scene, *hard_negatives(rng, scene, 9)]
+        pool = [scene, *drawing.near_scenes(rng, scene, 9)]
         pools.append(list(range(len(documents), len(documents) + len(pool))))
         pixels = side()
         documents += [Item(image=drawing.draw_scene(rng, one, pixels, pixels)) for one in pool]
         queries.append(scene.caption())
     answers = [frozenset(pool[:1]) for pool in pools]
     return Trial("scene", "scene by description, hard negatives", _texts(queries), documents, answers, pools)
-
-
-def hard_negatives(rng: random.Random, scene: drawing.Scene, count: int) -> list[drawing.Scene]:
-    """Scenes one change away, two where there are not enough of those; no two have one description."""
-    found: dict[str, drawing.Scene] = {}
-    for attempt in range(100 * count):
-        changed = drawing.edit_scene(rng, scene)[0]
-        if attempt >= 20 * count:
-            changed = drawing.edit_scene(rng, changed)[0]
-        if changed.caption() != scene.caption():
-            found.setdefault(changed.caption(), changed)
-        if len(found) == count:
-            return list(found.values())
-    raise ValueError(f"{len(found)} scenes are near {scene.caption()!r}, {count} are needed")
 
 
 def edits(corpus: Corpus, share: float) -> list[Trial]:
