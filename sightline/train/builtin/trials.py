@@ -39,7 +39,7 @@ EDIT_SIDE: Final = 96
 ANY_SIDE: Final = (84, 220)
 """Pixels, least and most, of a scene of any size."""
 ANY_WIDTH: Final = (170, 420)
-"""Pixels, least and most, of a chart or page of any size."""
+"""Pixels, least and most, of a chart of any size."""
 LARGE_SIDE: Final = 384
 """Pixels of a scene as large as on a screen."""
 SMALL_SIDE: Final = 96

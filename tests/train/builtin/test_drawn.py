@@ -33,7 +33,7 @@ from sightline.train.builtin.looking import (
     looking_loss,
 )
 from sightline.train.builtin.spelling import GRAM_INDEX, GRAMS, grams, rarity, spelled
-from sightline.train.builtin.stages import CELLS, Drawn
+from sightline.train.builtin.stages import CELLS, Drawn, judging_batch
 from sightline.train.builtin.tasks import Maker, half
 from sightline.train.builtin.words import Bagging, Bags, Sources, words_step
 from tests.train.builtin.small import VOCAB_SIZE, descend, make_corpus, tiny_model, use_tiny_geometry
@@ -405,6 +405,17 @@ def test_pictures_come_small_and_as_large_as_peoples_own(corpus: Corpus, task: s
         assert height % 32 == width % 32 == 0
         sides.add(max(height, width))
     assert min(sides) <= 256 and most - 64 <= max(sides) <= most
+
+
+def test_a_reranker_tells_a_scene_from_seven_near_ones(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    (task,) = (task for task in recipe.stage_file("reranker", Path("out")).task if task.name == "near")
+    maker, rng = Maker(corpus), random.Random(0)
+    examples = maker.tasks[task.name](rng, 6)
+    for example in examples:
+        pictures = [example.document.image, *(side.image for side in example.negatives)]
+        assert len({picture.tobytes() for picture in pictures if picture is not None}) == 8 == 1 + task.negatives
+        assert len({picture.shape for picture in pictures if picture is not None}) == 1
+    assert judging_batch(task, examples, tokenizer, rng).groups == (8,) * len(examples)
 
 
 def test_scenes_on_a_dark_ground_are_seen() -> None:
