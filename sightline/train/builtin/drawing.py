@@ -104,37 +104,31 @@ def of_any_size(rng: random.Random, draw: Callable[[int, int], Page], width: int
 def fitted(page: Page, width: int, height: int) -> Page:
     """The page in another size, resized as the product does it, its words with it."""
     rows, columns = page.pixels.shape[:2]
-    x, y = width / columns, height / rows
     image = Image.fromarray(page.pixels).resize((width, height), Image.Resampling.BICUBIC)
-    words = (
-        replace(
-            word,
-            left=word.left * x,
-            top=word.top * y,
-            right=word.right * x,
-            bottom=word.bottom * y,
-            edges=tuple(edge * x for edge in word.edges),
-        )
-        for word in page.words
-    )
-    return Page(np.asarray(image, np.uint8), tuple(words))
+    return Page(np.asarray(image, np.uint8), _moved(page.words, zoom=(width / columns, height / rows)))
 
 
 def framed(page: Page, left: int, top: int, right: int, bottom: int) -> Page:
     """The page with so many white pixels around it."""
     pixels = np.pad(page.pixels, ((top, bottom), (left, right), (0, 0)), constant_values=255)
-    words = (
+    return Page(pixels, _moved(page.words, by=(left, top)))
+
+
+def _moved(
+    words: Sequence[Word], zoom: tuple[float, float] = (1.0, 1.0), by: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Word, ...]:
+    (x, y), (right, down) = zoom, by
+    return tuple(
         replace(
             word,
-            left=word.left + left,
-            top=word.top + top,
-            right=word.right + left,
-            bottom=word.bottom + top,
-            edges=tuple(edge + left for edge in word.edges),
+            left=word.left * x + right,
+            top=word.top * y + down,
+            right=word.right * x + right,
+            bottom=word.bottom * y + down,
+            edges=tuple(edge * x + right for edge in word.edges),
         )
-        for word in page.words
+        for word in words
     )
-    return Page(pixels, tuple(words))
 
 
 def _ground(rng: random.Random) -> tuple[Color, Color]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sightline.model.vl import QwenVL
 from sightline.prep.tokens import Tokenizer
+from sightline.train import losses
 from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.tasks import Maker, half, lemmas
 from sightline.train.builtin.words import Bags, Ids
@@ -126,14 +127,14 @@ def imitation_step(model: QwenVL, bags: Bags, batch: Texts) -> tuple[Tensor, dic
     with torch.no_grad():
         told = {kind: F.normalize(bags(ids), dim=-1) for kind, ids in batch.ids.items()}
     made = {kind: F.normalize(forward(model, pack).float(), dim=-1) for kind, pack in batch.packs.items()}
-    losses = {kind: 1 - (made[kind] * told[kind]).sum(1).mean() for kind in made}
-    figures = {kind: loss.item() for kind, loss in losses.items()}
+    far = {kind: 1 - (made[kind] * told[kind]).sum(1).mean() for kind in made}
+    figures = {kind: loss.item() for kind, loss in far.items()}
     pictures = [kind for kind in made if kind in PICTURES]
     apart, share = told_apart(
         torch.cat([made[kind] for kind in pictures]),
         torch.cat([told[kind] for kind in pictures] + [told[kind] for kind in told if kind not in PICTURES]),
     )
-    return torch.stack([*losses.values()]).sum() + APART * apart, {**figures, "apart": share}
+    return torch.stack([*far.values()]).sum() + APART * apart, {**figures, "apart": share}
 
 
 def told_apart(made: Tensor, told: Tensor) -> tuple[Tensor, float]:
@@ -146,8 +147,10 @@ def told_apart(made: Tensor, told: Tensor) -> tuple[Tensor, float]:
     Returns:
         InfoNCE, and the share of the pictures that lie nearest to their own bag.
     """
-    own = torch.arange(len(made), device=made.device)
     same = told[: len(made)] @ told.T > SAME
-    same[own, own] = False
-    scores = (made @ told.T).masked_fill(same, -1.0)
-    return F.cross_entropy(scores / TEMPERATURE, own), float((scores.argmax(1) == own).float().mean())
+    loss = losses.info_nce(made, told, temperature=TEMPERATURE, same=same, margin=None, symmetric=False)
+    with torch.no_grad():
+        scores = made @ told.T
+        nearest = scores.masked_fill(same, -1.0).max(1).values
+        share = (scores.diagonal() > nearest).float().mean()
+    return loss, float(share)

@@ -369,7 +369,7 @@ def test_pictures_are_told_apart_by_bags_that_say_something_else() -> None:
     told = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.01], [0.6, 0.8]]), dim=1)
     made = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     loss, share = imitation.told_apart(made, told)
-    scores = np.array([[1.0, 0.0, -1.0, 0.6], [0.6, 0.8, float(made[1] @ told[2]), 1.0]])  # the third says the first
+    scores = np.array([[1.0, 0.0, -np.inf, 0.6], [0.6, 0.8, float(made[1] @ told[2]), 1.0]])  # the third says the first
     weights = np.exp(scores / imitation.TEMPERATURE)
     paper = -np.log(np.array([weights[0, 0], weights[1, 1]]) / weights.sum(1)).mean()
     assert float(loss) == pytest.approx(paper, rel=1e-5) and share == 0.5, "the second is nearest to another's bag"
