@@ -223,13 +223,30 @@ def forward(model: QwenVL, pack: Pack, features: Sequence[Tensor] | None = None)
 
 
 def vision_features(model: QwenVL, pack: Pack) -> tuple[Tensor, ...]:
-    """Features of the pack's pictures; equal still pictures go as one."""
+    """Features of the pack's pictures. The tower sees a picture once, in however many prompts it stands."""
     if not pack.patches:
         return ()
+    places: dict[tuple[Grid, bytes], int] = {}
+    rows = [
+        places.setdefault((grid, patches.tobytes()), len(places))
+        for patches, grid in zip(pack.patches, pack.grids, strict=True)
+    ]
+    firsts = [rows.index(place) for place in range(len(places))]
+    features = _tower(model, [pack.patches[row] for row in firsts], [pack.grids[row] for row in firsts])
+    if len(places) == len(rows):
+        return features
+    sizes = [times * height * width // 4 for times, height, width in (pack.grids[row] for row in firsts)]
+    spans = torch.split(torch.arange(sum(sizes), device=features[0].device), sizes)
+    again = torch.cat([spans[place] for place in rows])
+    return tuple(feature[again] for feature in features)
+
+
+def _tower(model: QwenVL, patches: Sequence[NDArray[np.uint8]], grids: Sequence[Grid]) -> tuple[Tensor, ...]:
+    """Features of pictures; those of one size go as one."""
     device = next(model.parameters()).device
-    widths = {patches.shape[1] for patches in pack.patches}
-    if len(set(pack.grids)) == 1 and len(widths) == 1:
-        times, rows, columns = pack.grids[0]
-        joined = torch.from_numpy(np.concatenate(pack.patches)).to(device)
-        return model.vision_features([joined], [(times * len(pack.grids), rows, columns)])
-    return model.vision_features([torch.from_numpy(part).to(device) for part in pack.patches], pack.grids)
+    if len(set(grids)) == 1 and len({part.shape[1] for part in patches}) == 1:
+        times, rows, columns = grids[0]
+        return model.vision_features(
+            [torch.from_numpy(np.concatenate(patches)).to(device)], [(times * len(grids), rows, columns)]
+        )
+    return model.vision_features([torch.from_numpy(part).to(device) for part in patches], grids)

@@ -75,6 +75,10 @@ PASSAGE: Final = (2, 8)
 DARK_SHARE: Final = 0.2
 NEAR: Final = 7
 """Scenes that a scene has to be told from."""
+ASKED: Final = 4
+"""Descriptions asked of the same scenes."""
+EDITS: Final = 3
+"""Changes asked of the same picture."""
 HEADED: Final = 0.35
 """Share of the pages with a heading."""
 
@@ -287,6 +291,7 @@ class Maker:
             "half": self.half,
             "scene": self.scene,
             "near": self.near,
+            "near_edit": self.near_edit,
             "chart": self.chart,
             "clip": self.clip,
             "edit": self.edit,
@@ -434,17 +439,49 @@ class Maker:
         return examples
 
     def near(self, rng: random.Random, count: int) -> list[Example]:
-        """Scenes by description, each with seven in which one thing is different: what a reranker has to tell apart."""
+        """Scenes by description, each with seven in which one thing is different: what a reranker has to tell apart.
+
+        ``ASKED`` descriptions are asked of the same eight pictures, so that no picture is right or wrong by its looks.
+        """
         zoom, count = zoomed(rng, count, 3.5)
-        side = cells(rng.choice((96, 128, 128, 160)) * zoom)
+        side = cells(rng.choice((96, 96, 128, 128, 160)) * zoom)
         examples = []
-        for _ in range(count):
+        for _ in range(max(1, count // ASKED)):
             scene = drawing.random_scene(rng)
             every = (scene, *drawing.near_scenes(rng, scene, NEAR))
-            own, *others = (scene_picture(rng, one, side, drawing.dark_paper(rng, one, DARK_SHARE)) for one in every)
-            text = scene.caption(rng) if rng.random() < 0.5 else scene.caption()
-            negatives = tuple(Side(image=other) for other in others)
-            examples.append(Example(Side(text), Side(image=own), negatives, key=scene.caption()))
+            sides = [
+                Side(image=scene_picture(rng, one, side, drawing.dark_paper(rng, one, DARK_SHARE))) for one in every
+            ]
+            for place in (0, *rng.sample(range(1, len(every)), ASKED - 1)):
+                text = every[place].caption(rng) if rng.random() < 0.5 else every[place].caption()
+                negatives = tuple(other for other in sides if other is not sides[place])
+                examples.append(Example(Side(text), sides[place], negatives, key=every[place].caption()))
+        return examples
+
+    def near_edit(self, rng: random.Random, count: int) -> list[Example]:
+        """A picture and words for a change, told from other changes of it, itself, scenes near both and another."""
+        zoom, count = zoomed(rng, count, 3.5)
+        side = cells(rng.choice((96, 96, 96, 128)) * zoom)
+        examples = []
+        for _ in range(max(1, count // EDITS)):
+            scene = drawing.random_scene(rng)
+            changes: dict[str, tuple[drawing.Scene, str]] = {}
+            while len(changes) < EDITS:
+                changed, words = drawing.edit_scene(rng, scene)
+                if changed.caption() != scene.caption():
+                    changes.setdefault(changed.caption(), (changed, words))
+            first = next(iter(changes.values()))[0]
+            near = [
+                one for one in drawing.near_scenes(rng, first, NEAR) if one.caption() not in (*changes, scene.caption())
+            ]
+            picture, again, *others = (
+                Side(image=scene_picture(rng, one, side))
+                for one in (scene, scene, *near[:2], drawing.random_scene(rng))
+            )
+            answers = [Side(image=scene_picture(rng, changed, side)) for changed, _ in changes.values()]
+            for answer, (changed, words) in zip(answers, changes.values(), strict=True):
+                wrong = (*(other for other in answers if other is not answer), picture, again, *others)
+                examples.append(Example(Side(words, image=picture.image), answer, wrong, key=changed.caption()))
         return examples
 
     def chart(self, rng: random.Random, count: int) -> list[Example]:

@@ -407,14 +407,25 @@ def test_pictures_come_small_and_as_large_as_peoples_own(corpus: Corpus, task: s
     assert min(sides) <= 256 and most - 64 <= max(sides) <= most
 
 
-def test_a_reranker_tells_a_scene_from_seven_near_ones(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    (task,) = (task for task in recipe.stage_file("reranker", Path("out")).task if task.name == "near")
+@pytest.mark.parametrize(("name", "asked"), [("near", 4), ("near_edit", 3)])
+def test_a_reranker_tells_a_picture_from_seven_near_ones(
+    corpus: Corpus, tokenizer: Tokenizer, name: str, asked: int
+) -> None:
+    """The same pictures are right for one query and wrong for another."""
+    (task,) = (task for task in recipe.stage_file("reranker", Path("out")).task if task.name == name)
     maker, rng = Maker(corpus), random.Random(0)
-    examples = maker.tasks[task.name](rng, 6)
+    examples = maker.tasks[task.name](rng, 2 * asked)
     for example in examples:
         pictures = [example.document.image, *(side.image for side in example.negatives)]
         assert len({picture.tobytes() for picture in pictures if picture is not None}) == 8 == 1 + task.negatives
         assert len({picture.shape for picture in pictures if picture is not None}) == 1
+    for start in range(0, len(examples), asked):
+        group = examples[start : start + asked]
+        answers = {id(example.document) for example in group}
+        assert len(answers) == asked == len({example.key for example in group})
+        assert all(answers - {id(one.document)} <= {id(side) for side in one.negatives} for one in group)
+    if name == "near_edit":
+        assert all(any(example.query.image is side.image for side in example.negatives) for example in examples)
     assert judging_batch(task, examples, tokenizer, rng).groups == (8,) * len(examples)
 
 
