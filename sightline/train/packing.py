@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -228,7 +229,7 @@ def vision_features(model: QwenVL, pack: Pack) -> tuple[Tensor, ...]:
         return ()
     places: dict[tuple[Grid, bytes], int] = {}
     rows = [
-        places.setdefault((grid, patches.tobytes()), len(places))
+        places.setdefault((grid, _digest(patches)), len(places))
         for patches, grid in zip(pack.patches, pack.grids, strict=True)
     ]
     firsts = [rows.index(place) for place in range(len(places))]
@@ -239,6 +240,10 @@ def vision_features(model: QwenVL, pack: Pack) -> tuple[Tensor, ...]:
     spans = torch.split(torch.arange(sum(sizes), device=features[0].device), sizes)
     again = torch.cat([spans[place] for place in rows])
     return tuple(feature[again] for feature in features)
+
+
+def _digest(patches: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(patches).data, digest_size=16).digest()
 
 
 def _tower(model: QwenVL, patches: Sequence[NDArray[np.uint8]], grids: Sequence[Grid]) -> tuple[Tensor, ...]:
