@@ -58,7 +58,7 @@ MERGE: Final = (0.5, 0.5)
 """Shares of s1 and s2 in s3."""
 TRUST: Final = 0.35
 """The built-in reranker's share in the final order (``sightline.ModelCard``): up to this one it cost no trial and no
-question of the demo anything; half would choose more scenes (.79 instead of .75) and cost the demo four answers."""
+question of the demo anything; half would choose more scenes (.79 instead of .75) and cost the demo five answers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
