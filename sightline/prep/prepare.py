@@ -303,7 +303,7 @@ class Preparer:
         )
         if not self.resizes and pixels.shape[0] * pixels.shape[1] <= MOST_PIXELS:
             return _unresized(pixels[None], (1, height // patching.PATCH, width // patching.PATCH), ())
-        return _visual(*patching.image_patches(self.reader.resize(pixels, height, width)), ())
+        return visual(*patching.image_patches(self.reader.resize(pixels, height, width)), ())
 
     def _clip(self, source: object, item: Item) -> _Clip:
         video = self.reader.video(
@@ -356,7 +356,7 @@ class Preparer:
             grid = (len(clip.frames) // patching.FRAMES, height // patching.PATCH, width // patching.PATCH)
             return _unresized(np.stack(list(clip.frames)), grid, clip.timestamps_s)
         resized = np.stack([self.reader.resize_frame(frame, height, width) for frame in clip.frames])
-        return _visual(*patching.video_patches(resized), clip.timestamps_s)
+        return visual(*patching.video_patches(resized), clip.timestamps_s)
 
 
 def _unresized(frames: NDArray[np.uint8], grid: patching.Grid, timestamps_s: tuple[float, ...]) -> Visual:
@@ -366,7 +366,8 @@ def _unresized(frames: NDArray[np.uint8], grid: patching.Grid, timestamps_s: tup
     return Visual(_NO_PATCHES, grid, timestamps_s, digest.digest(), frames)
 
 
-def _visual(patches: NDArray[np.uint8], grid: patching.Grid, timestamps_s: tuple[float, ...]) -> Visual:
+def visual(patches: NDArray[np.uint8], grid: patching.Grid, timestamps_s: tuple[float, ...] = ()) -> Visual:
+    """Patches as a part of a prompt, with the hash by which equal ones are known."""
     digest = hashlib.blake2b(patches.data, digest_size=16)
     digest.update(repr((grid, patches.shape[1])).encode())
     return Visual(patches, grid, timestamps_s, digest.digest())

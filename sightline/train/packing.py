@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from sightline.model.vl import QwenVL
 from sightline.prep.patches import Grid, image_patches, video_patches
 from sightline.prep.positions import positions
-from sightline.prep.prepare import Prepared
+from sightline.prep.prepare import Prepared, visual
 from sightline.prep.prompt import (
     EMBED_INSTRUCTION,
     RERANK_INSTRUCTION,
@@ -49,10 +48,9 @@ class Side:
         visuals = []
         if self.frames is not None:
             patches, grid = video_patches(self.frames)
-            visuals.append(Visual(patches, grid, tuple(2.0 * k + 0.5 for k in range(grid[0])), b""))
+            visuals.append(visual(patches, grid, tuple(2.0 * k + 0.5 for k in range(grid[0]))))
         if self.image is not None:
-            patches, grid = image_patches(self.image)
-            visuals.append(Visual(patches, grid, (), b""))
+            visuals.append(visual(*image_patches(self.image)))
         return content(visuals, [self.text] if self.text else [])
 
 
@@ -64,7 +62,7 @@ class Pack:
         head: ids of the beginning they share, computed once.
         ids, positions: what comes after it, packed.
         lengths: of each segment.
-        patches, grids: pictures in the order of their tokens.
+        patches, grids, keys: pictures in the order of their tokens; equal ones have equal keys.
         order: row i of the caller is segment ``order[i]``.
     """
 
@@ -74,6 +72,7 @@ class Pack:
     lengths: list[int]
     patches: list[NDArray[np.uint8]]
     grids: list[Grid]
+    keys: list[bytes]
     order: NDArray[np.int64]
 
 
@@ -114,14 +113,15 @@ def pack(prepared: Sequence[Prepared], tokenizer: Tokenizer) -> Pack:
     order = sorted(range(len(prepared)), key=lambda index: len(prepared[index]))
     back = np.empty(len(prepared), np.int64)
     back[order] = np.arange(len(prepared))
-    visuals = [visual for index in order for visual in prepared[index].visuals]
+    visuals = [each for index in order for each in prepared[index].visuals]
     return Pack(
         head=prepared[0].ids[:head],
         ids=np.concatenate([prepared[index].ids[head:] for index in order]),
         positions=np.concatenate([prepared[index].positions[:, head:] for index in order], 1),
         lengths=[len(prepared[index]) - head for index in order],
-        patches=[visual.patches for visual in visuals],
-        grids=[visual.grid for visual in visuals],
+        patches=[each.patches for each in visuals],
+        grids=[each.grid for each in visuals],
+        keys=[each.key for each in visuals],
         order=back,
     )
 
@@ -150,15 +150,16 @@ def cut(pack: Pack, rows: Sequence[int], pads: Sequence[int]) -> Pack:
     firsts = _first_grids(pack, pads)
     taken = sorted(segments)
     spans = [np.arange(ends[s] - pack.lengths[s], ends[s]) for s in taken]
-    grids = [grid for s in taken for grid in range(firsts[s], firsts[s + 1])]
+    pictures = [place for s in taken for place in range(firsts[s], firsts[s + 1])]
     columns = np.concatenate(spans)
     return Pack(
         head=pack.head,
         ids=pack.ids[columns],
         positions=pack.positions[:, columns],
         lengths=[pack.lengths[s] for s in taken],
-        patches=[pack.patches[grid] for grid in grids],
-        grids=[pack.grids[grid] for grid in grids],
+        patches=[pack.patches[place] for place in pictures],
+        grids=[pack.grids[place] for place in pictures],
+        keys=[pack.keys[place] for place in pictures],
         order=np.asarray([taken.index(s) for s in segments], np.int64),
     )
 
@@ -227,23 +228,15 @@ def vision_features(model: QwenVL, pack: Pack) -> tuple[Tensor, ...]:
     """Features of the pack's pictures. The tower sees a picture once, in however many prompts it stands."""
     if not pack.patches:
         return ()
-    places: dict[tuple[Grid, bytes], int] = {}
-    rows = [
-        places.setdefault((grid, _digest(patches)), len(places))
-        for patches, grid in zip(pack.patches, pack.grids, strict=True)
-    ]
-    firsts = [rows.index(place) for place in range(len(places))]
-    features = _tower(model, [pack.patches[row] for row in firsts], [pack.grids[row] for row in firsts])
-    if len(places) == len(rows):
+    firsts = {key: row for row, key in reversed([*enumerate(pack.keys)])}
+    rows = sorted(firsts.values())
+    features = _tower(model, [pack.patches[row] for row in rows], [pack.grids[row] for row in rows])
+    if len(rows) == len(pack.keys):
         return features
-    sizes = [times * height * width // 4 for times, height, width in (pack.grids[row] for row in firsts)]
-    spans = torch.split(torch.arange(sum(sizes), device=features[0].device), sizes)
-    again = torch.cat([spans[place] for place in rows])
+    sizes = [times * height * width // 4 for times, height, width in (pack.grids[row] for row in rows)]
+    spans = dict(zip(rows, torch.split(torch.arange(sum(sizes), device=features[0].device), sizes), strict=True))
+    again = torch.cat([spans[firsts[key]] for key in pack.keys])
     return tuple(feature[again] for feature in features)
-
-
-def _digest(patches: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(patches).data, digest_size=16).digest()
 
 
 def _tower(model: QwenVL, patches: Sequence[NDArray[np.uint8]], grids: Sequence[Grid]) -> tuple[Tensor, ...]:
