@@ -28,7 +28,7 @@ from itertools import islice
 from typing import Final
 
 from sightline.search.small_words import SMALL_WORDS
-from sightline.search.snippet import is_unspaced, terms
+from sightline.search.words import is_of_word, is_unspaced, pieces, words
 from sightline.store.schema import Found
 
 LONGER: Final = 0.9
@@ -49,8 +49,6 @@ SAMPLE: Final = 50
 """Rows with a text that the rarity is taken from, the nearest first."""
 
 _MARKS: Final = re.compile("[\u0300-\u036f]+")
-_JOINED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
-"""Thai, Lao, Burmese, Khmer: letters of words that stand without blanks between them."""
 
 
 class Coverage:
@@ -87,21 +85,11 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFKD", text.lower())))
 
 
-def _is_of_word(char: str) -> bool:
-    """Letters, digits, and the signs for vowels that are neither: most words of India hold them."""
-    return char.isalnum() or (not char.isascii() and unicodedata.category(char)[0] == "M")
-
-
 def _terms_of(query: str) -> list[str]:
-    """Words; of scripts without blanks pairs of characters, or three at a time where they are letters."""
+    """Words, and of scripts without blanks pieces."""
     found: dict[str, None] = {}
-    for word in "".join(char if _is_of_word(char) else " " for char in _fold(query)).split():
-        if is_unspaced(word):
-            found.update(dict.fromkeys(term for term in terms(word) if len(term) <= 2))
-        elif _JOINED.search(word):
-            found.update(dict.fromkeys(word[at : at + 3] for at in range(max(1, len(word) - 2))))
-        else:
-            found[word] = None
+    for word in words(_fold(query)):
+        found.update(dict.fromkeys(pieces(word) if is_unspaced(word) else [word]))
     return list(found)
 
 
@@ -127,7 +115,7 @@ class _Term:
         short = len(text) <= SHORT_CHARS
         beginning = text if short else text[: -1 if len(text) <= SHORT_CHARS + 2 else -2]
         bare = text[1:] if len(text) > SHORT_CHARS + 1 and text[0] in WRITTEN_ON else ""
-        return cls(text, beginning, bare, is_unspaced(text) or _JOINED.search(text) is not None)
+        return cls(text, beginning, bare, is_unspaced(text))
 
     def held(self, text: str) -> float:
         """1 where it stands as a word, ``LONGER`` or ``INSIDE`` where it is a part of one or one begins alike, else 0.
@@ -139,10 +127,10 @@ class _Term:
             return float(wanted in text)
         best, at = 0.0, text.find(beginning)
         while at >= 0:
-            begins_a_word = at == 0 or not _is_of_word(text[at - 1])
+            begins_a_word = at == 0 or not is_of_word(text[at - 1])
             is_there = text.startswith(wanted, at)
             end = at + len(wanted)
-            if begins_a_word and is_there and (end == len(text) or not _is_of_word(text[end])):
+            if begins_a_word and is_there and (end == len(text) or not is_of_word(text[end])):
                 return 1.0
             if len(wanted) > SHORT_CHARS and (begins_a_word or is_there):
                 best = max(best, LONGER if begins_a_word and is_there else INSIDE)

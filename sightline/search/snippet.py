@@ -1,7 +1,7 @@
 """The words around a match, fit to be shown.
 
-Works on characters, not on words between blanks, so that Chinese, Japanese and Korean are found too: a word of
-the query counts where it stands in the text, and a run of CJK characters also counts by its pairs.
+Works on characters, not on words between blanks, so that Chinese, Japanese, Korean and Thai are found too: a word of
+the query counts where one of the text begins with it, and a run of a script without blanks also by its pieces.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from typing import Final
+
+from sightline.search.words import is_sign, is_unspaced, pieces, spaced, words
 
 SNIPPET_CHARS: Final = 200
 """Most characters of a snippet, ellipses included."""
@@ -20,7 +22,6 @@ SHORT_CHARS: Final = 3
 SMALL_CHARS: Final = 2
 """Letters of a word that says little: "a", "of", "to", "in"."""
 
-_CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+")
 _JOINERS: Final = "\u200c\u200d"
 
 
@@ -56,26 +57,17 @@ def snippet(text: str, query: str = "", *, size: int = SNIPPET_CHARS) -> str:
     return ("… " if start else "") + line[start:end].strip() + (" …" if end < len(line) else "")
 
 
-def is_unspaced(text: str) -> bool:
-    """Whether a text holds characters of a script that is written without blanks.
-
-    >>> is_unspaced("a 自行车"), is_unspaced("bicycle")
-    (True, False)
-    """
-    return _CJK.search(text) is not None
-
-
 def terms(query: str) -> list[str]:
-    """What to look for: words, and the pairs of characters of CJK runs.
+    """What to look for: words, and of scripts without blanks the runs and their pieces.
 
     >>> terms("Red 自行车")
     ['red', '自行车', '自行', '行车']
     """
     found: dict[str, None] = {}
-    for word in re.findall(r"\w+", _fold(printable(query))):
+    for word in words(_fold(printable(query))):
         found[word] = None
-        for run in _CJK.findall(word):
-            found.update(dict.fromkeys(run[i : i + 2] for i in range(max(1, len(run) - 1))))
+        if is_unspaced(word):
+            found.update(dict.fromkeys(pieces(word)))
     return list(found)
 
 
@@ -106,21 +98,21 @@ def _best_start(line: str, wanted: list[str], size: int) -> int:
 
 
 def _pattern(term: str) -> str:
-    """Whole words for scripts with blanks; anywhere for CJK."""
-    return re.escape(term) if _CJK.search(term) else rf"(?<!\w){re.escape(term)}"
+    """At the beginning of a word; anywhere for scripts without blanks."""
+    return re.escape(term) if is_unspaced(term) else rf"(?<!{spaced()}){re.escape(term)}"
 
 
 def _on_borders(line: str, start: int, end: int) -> tuple[int, int]:
-    """Moves both ends to a blank if one is near, and off combining marks in any case."""
+    """Moves both ends to a blank if one is near, and off signs that stand on a letter in any case."""
     if start:
         blank = line.find(" ", start, start + 20)
         start = blank + 1 if blank >= 0 else start
-        while start < end and (unicodedata.combining(line[start]) or line[start] in _JOINERS):
+        while start < end and (is_sign(line[start]) or line[start] in _JOINERS):
             start += 1
     if end < len(line):
         blank = line.rfind(" ", max(start, end - 20), end + 1)
         end = blank if blank > start else end
-        while end > start and end < len(line) and (unicodedata.combining(line[end]) or line[end] in _JOINERS):
+        while end > start and end < len(line) and (is_sign(line[end]) or line[end] in _JOINERS):
             end -= 1
     return start, end
 
@@ -144,11 +136,10 @@ def matches(shown: str, query: str) -> list[tuple[int, int]]:
     folded = _fold(shown)
     found: set[tuple[int, int]] = set()
     wanted = terms(query)[:64]
-    small = {word for word in re.findall(r"\w+", printable(query)) if _is_small(word)}
+    small = {word for word in words(printable(query)) if _is_small(word)}
     for term in [term for term in wanted if term not in small] or wanted:
-        whole = r"(?!\w)" if len(term) <= SHORT_CHARS else r"\w*"
-        pattern = re.escape(term) if _CJK.search(term) else _pattern(term) + whole
-        found.update(match.span() for match in re.finditer(pattern, folded))
+        rest = "" if is_unspaced(term) else f"(?!{spaced()})" if len(term) <= SHORT_CHARS else f"{spaced()}*"
+        found.update(match.span() for match in re.finditer(_pattern(term) + rest, folded))
     apart: list[tuple[int, int]] = []
     for start, end in sorted(found):
         if apart and start <= apart[-1][1]:

@@ -84,6 +84,8 @@ def test_the_title_is_looked_at_too() -> None:
         ("बारिश", "बस रुक शहर", 0.0, 0.0),  # and its letters alone are not the word
         ("รถไฟ", "นั่งรถไฟไปเชียงใหม่", 1.0, 1.0),  # Thai: "train" in "take the train to Chiang Mai"
         ("รถไฟ", "แมวนอนหลับทั้งวัน", 0.0, 0.0),
+        ("iPhone手机", "新的iPhone", 0.3, 0.7),  # a word of either script
+        ("iPhone手机", "iPhone 和手机壳", 1.0, 1.0),
         ("والنخيل", "أشجار النخيل", INSIDE, INSIDE),  # "and the palms", "trees of palms"
     ],
 )

@@ -70,3 +70,29 @@ def test_small_words_are_not_marked_beside_others():
     assert marked("to the desk of AI in room 42") == ["the", "AI", "desk", "room", "42", "the"]
     assert marked("to of") == ["to", "of", "to"], "where there are no others, they are what was asked for"
     assert marked("to 茶") == ["茶"]
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "marked"),
+    [
+        ("दिल्ली में पहली बारिश हुई, बस रुकी", "बारिश", ["बारिश"]),  # signs for vowels are a part of the word
+        ("சென்னையில் மழை பெய்தது", "மழை", ["மழை"]),
+        ("நான் மழையில் நடந்தேன்", "மழையில்", ["மழையில்"]),
+        ("นั่งรถไฟไปเชียงใหม่", "รถไฟ", ["รถไฟ"]),  # inside a sentence without blanks
+        ("我的iPhone手机坏了", "iphone", ["iPhone"]),
+        ("ซื้อiPhoneใหม่", "iPhone", ["iPhone"]),
+        ("我的手机坏了", "iPhone手机", ["手机"]),
+        ("cafe\u0301s and cafes", "cafe\u0301", ["cafe\u0301s"]),
+        ("IMG_0109.jpg by my_camera", "img 0109 camera", ["IMG", "0109", "camera"]),
+    ],
+)
+def test_words_of_any_script_are_marked_whole(text: str, query: str, marked: list[str]) -> None:
+    assert [text[start:end] for start, end in matches(text, query)] == marked
+
+
+@pytest.mark.parametrize("letters", ["कि", "ம்", "ក្រ", "e\u0301"])
+def test_a_snippet_is_not_cut_between_a_letter_and_its_sign(letters: str) -> None:
+    for before in range(120, 124):
+        shown = snippet("x" * before + letters * 400, "x", size=150).removesuffix(" …")
+        rest = (letters * 400)[len(shown.lstrip("x")) :]
+        assert not unicodedata.category(rest[0]).startswith("M")
