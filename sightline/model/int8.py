@@ -108,4 +108,5 @@ def to_int8(network: QwenVL) -> QwenVL:
             for name, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(parameter.float(), requires_grad=False))
     network.language_model.embed_tokens = WideEmbedding(network.language_model.embed_tokens)
+    network.language_model.rounds_up = True
     return network

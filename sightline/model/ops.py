@@ -7,6 +7,7 @@ is one row of T tokens, ``lengths`` says where its segments end, and no segment 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
@@ -24,6 +25,8 @@ BLOCKS_FROM: Final = 512
 """Tokens of a segment from which blocks beat the fused kernel; many short segments are faster as one batched call."""
 CAUSAL_BLOCKS_FROM: Final = 48
 """The same for causal attention, where the fused kernel computes a masked square after a prefix."""
+MASK_KEPT: Final = 128
+"""Tokens of a segment, and before it, up to which its mask is kept: queries, and what they say to the model."""
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (T, Hkv, D)."""
@@ -70,7 +73,7 @@ def attention(
         else:
             result = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal and length > 1)
         out.append(result.transpose(1, 2).reshape(length * count, *q.shape[1:]))
-    return torch.cat(out)
+    return out[0] if len(out) == 1 else torch.cat(out)
 
 
 def attention_plain(
@@ -125,8 +128,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last axis: variance in float32, weight applied in the dtype of ``x``."""
     wide = x.float()
     # the norm reads the numbers once; their squares as a tensor would be written, read and given back
-    mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / x.shape[-1]
-    return (wide * torch.rsqrt(mean + eps)).to(x.dtype).mul_(weight)
+    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    if wide.requires_grad and torch.is_grad_enabled():
+        scaled = wide * torch.rsqrt(norm.square() / x.shape[-1] + eps)
+    else:  # in place, but for what the caller gave
+        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        scaled = wide * scale if wide is x else wide.mul_(scale)
+    return scaled.to(x.dtype).mul_(weight)
 
 
 Turn = tuple[Tensor, Tensor]
@@ -177,8 +185,19 @@ def _causal_after_prefix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     length, before = q.shape[2], k.shape[2] - q.shape[2]
     if length >= PADDED_FROM and length >= 4 * before:
         return F.scaled_dot_product_attention(F.pad(q, (0, 0, before, 0)), k, v, is_causal=True)[:, :, before:]
-    mask = torch.ones(length, before + length, dtype=torch.bool, device=q.device).tril(before)
+    if length <= MASK_KEPT and before <= MASK_KEPT:
+        mask = _mask(length, before, q.dtype, q.device)
+    else:
+        mask = _mask.__wrapped__(length, before, q.dtype, q.device)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+@lru_cache(64)
+def _mask(length: int, before: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(length, before + length): 0 where a query may look, minus infinity behind it. Every layer asks for the same."""
+    with torch.inference_mode(False):  # one that is kept may be wanted for training later
+        later = torch.ones(length, before + length, dtype=torch.bool, device=device).triu(before + 1)
+        return torch.zeros(length, before + length, dtype=dtype, device=device).masked_fill_(later, float("-inf"))
 
 
 def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:

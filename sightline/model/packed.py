@@ -12,14 +12,17 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from sightline.model.text import DecoderMlp
+from sightline.model.ops import Turn, rotate
+from sightline.model.text import DecoderAttention, DecoderMlp
 from sightline.model.vision import VisionMlp
 from sightline.model.vl import QwenVL
 
-# oneDNN and torch over it each remember a program for every number of rows they have seen, a thousand of them and half
-# a megabyte each; making one anew takes less than a millisecond. They read this when they are first used.
-for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-    os.environ.setdefault(_name, "64")
+# oneDNN and torch over it each remember two programs for every number of rows they have seen, a thousand in all and
+# half a megabyte each. Making one anew takes less than a millisecond: little of a batch, but with one for each product
+# a third of a query. So as many are kept as queries need, whose tokens are rounded up (``Decoder.rounds_up``). Both
+# read this when they are first used.
+for _name, _kept in (("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256"), ("LRU_CACHE_CAPACITY", "64")):
+    os.environ.setdefault(_name, _kept)
 
 _NARROW: Final = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 
@@ -58,6 +61,45 @@ class PackedLinear(nn.Module):
         product = torch.ops.mkldnn._linear_pointwise.binary
         return product(x, other, self._packed, self.bias, "mul")  # type: ignore[no-any-return]
 
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """(T, C) -> (T, D), added to ``other`` (T, D)."""
+        product = torch.ops.mkldnn._linear_pointwise.binary
+        return product(x, other, self._packed, self.bias, "add")  # type: ignore[no-any-return]
+
+
+class PackedDecoderAttention(DecoderAttention):
+    """``DecoderAttention`` whose queries, keys and values are one product, one norm and one rotation.
+
+    Takes over the packed layer behind it; for layers whose every token is asked.
+    """
+
+    def __init__(self, attention: DecoderAttention) -> None:
+        nn.Module.__init__(self)
+        self.head_dim, self.attention_dtype = attention.head_dim, attention.attention_dtype
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        weights: list[Tensor] = [part.dense() for part in parts]  # type: ignore[operator]
+        self._heads = [len(weight) // self.head_dim for weight in weights]
+        whole = nn.Linear(weights[0].shape[1], sum(map(len, weights)), bias=False, device="meta")
+        whole.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
+        self.qkv, self.o_proj = PackedLinear(whole), attention.o_proj
+        norms = (attention.q_norm.weight.expand(self._heads[0], -1), attention.k_norm.weight.expand(self._heads[1], -1))
+        self.qk_norm = attention.q_norm
+        self.qk_norm.weight = nn.Parameter(torch.cat(norms), requires_grad=False)
+
+    def projected(self, x: Tensor, by: Turn) -> tuple[Tensor, Tensor, Tensor]:
+        """(T, C) -> queries, keys, values."""
+        num_queries, num_keys, num_values = self._heads
+        made = self.qkv(x).view(len(x), -1, self.head_dim)
+        turned = rotate(self.qk_norm(made[:, : num_queries + num_keys]), by)
+        parts = (turned[:, :num_queries], turned[:, num_queries:], made[:, -num_values:])
+        dtype = self.attention_dtype or x.dtype
+        queries, keys, values = (part.to(dtype) for part in parts)
+        return queries, keys, values
+
+    def added(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """(T, C) and what attention mixed, (T, H, D) -> their sum (T, C) behind the last product."""
+        return self.o_proj.plus(mixed.flatten(1).to(x.dtype), x)  # type: ignore[no-any-return, operator]
+
 
 class PackedDecoderMlp(nn.Module):
     """``DecoderMlp`` in three products and nothing between them; takes over its packed layers."""
@@ -66,9 +108,10 @@ class PackedDecoderMlp(nn.Module):
         super().__init__()
         self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, C) -> (T, C)."""
-        return self.down_proj(self.up_proj.times(x, self.gate_proj(x, "swish")))  # type: ignore[no-any-return, operator]
+    def added(self, x: Tensor, normed: Tensor) -> Tensor:
+        """(T, C) and the same normalised -> (T, C)."""
+        wide = self.up_proj.times(normed, self.gate_proj(normed, "swish"))  # type: ignore[operator]
+        return self.down_proj.plus(wide, x)  # type: ignore[no-any-return, operator]
 
 
 class PackedVisionMlp(nn.Module):
@@ -91,4 +134,7 @@ def joined(network: QwenVL) -> QwenVL:
                 setattr(module, name, PackedDecoderMlp(child))
             elif isinstance(child, VisionMlp):
                 setattr(module, name, PackedVisionMlp(child))
+    for layer in network.language_model.layers[:-1]:  # the last is asked of a few tokens only
+        layer.self_attn = PackedDecoderAttention(layer.self_attn)  # type: ignore[arg-type]  # of a ModuleList
+    network.language_model.rounds_up = True
     return network

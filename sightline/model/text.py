@@ -7,6 +7,7 @@ Names follow the checkpoint's tensors. Source: transformers 4.57.3 ``modeling_qw
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 
 from sightline.model.config import TextConfig
 from sightline.model.ops import KeyValue, Turn, attention, attention_last, rms_norm, rotate, turn
+
+FEW_TOKENS: Final = 256
+"""Of a pass whose number of tokens may be rounded up, to a multiple of:"""
+MULTIPLE: Final = 4
 
 
 class RmsNorm(nn.Module):
@@ -55,9 +60,17 @@ class DecoderAttention(nn.Module):
         dtype = self.attention_dtype or x.dtype
         return keys.to(dtype), self.v_proj(x).view(len(x), -1, self.head_dim).to(dtype)
 
+    def projected(self, x: Tensor, by: Turn) -> tuple[Tensor, Tensor, Tensor]:
+        """(T, C) -> queries, keys, values."""
+        return self.queries(x, by), *self.keys_values(x, by)
+
+    def added(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """(T, C) and what attention mixed, (T, H, D) -> their sum (T, C) behind the last product."""
+        return x + self.o_proj(mixed.flatten(1).to(x.dtype))  # type: ignore[no-any-return]
+
 
 class DecoderMlp(nn.Module):
-    """down(silu(gate) * up)."""
+    """x + down(silu(gate) * up)."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -65,9 +78,9 @@ class DecoderMlp(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, C) -> (T, C)."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+    def added(self, x: Tensor, normed: Tensor) -> Tensor:
+        """(T, C) and the same normalised -> (T, C)."""
+        return x + self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed))  # type: ignore[no-any-return]
 
 
 class DecoderLayer(nn.Module):
@@ -83,23 +96,25 @@ class DecoderLayer(nn.Module):
     def forward(self, x: Tensor, by: Turn, lengths: Sequence[int], prefix: KeyValue | None) -> tuple[Tensor, KeyValue]:
         """(T, C) -> (T, C), with the keys and values it made."""
         normed = self.input_layernorm(x)
-        keys, values = self.self_attn.keys_values(normed, by)
-        queries = self.self_attn.queries(normed, by)
+        queries, keys, values = self.self_attn.projected(normed, by)
         mixed = attention(queries, keys, values, lengths, causal=True, prefix=prefix)
         return self._rest(x, mixed), (keys, values)
 
     def forward_last(
         self, x: Tensor, by: Turn, lengths: Sequence[int], prefix: KeyValue | None, last: Tensor
     ) -> Tensor:
-        """The same for the last token of each segment only: (T, C) -> (N, C), ``last`` holding their N rows."""
+        """The same for the last token of each segment only: (T, C) -> (N, C), ``last`` holding their N rows.
+
+        Rows behind the segments are passed over.
+        """
         normed = self.input_layernorm(x)
-        keys, values = self.self_attn.keys_values(normed, by)
+        keys, values = (part[: sum(lengths)] for part in self.self_attn.keys_values(normed, by))
         queries = self.self_attn.queries(normed[last], (by[0][last], by[1][last]))
         return self._rest(x[last], attention_last(queries, keys, values, lengths, prefix=prefix))
 
     def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
-        x = x + self.self_attn.o_proj(mixed.flatten(1).to(x.dtype))
-        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+        x = self.self_attn.added(x, mixed)
+        return self.mlp.added(x, self.post_attention_layernorm(x))
 
 
 class Decoder(nn.Module):
@@ -108,6 +123,8 @@ class Decoder(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
+        self.rounds_up = False
+        """Whether passes of few tokens have a multiple of ``MULTIPLE``: where products are compiled for each size."""
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
@@ -135,11 +152,16 @@ class Decoder(nn.Module):
         Returns:
             (N, C) after the final norm.
         """
+        last = torch.tensor(lengths, device=x.device).cumsum(0) - 1
+        spare = -len(x) % MULTIPLE if self.rounds_up and len(x) <= FEW_TOKENS else 0
+        # more tokens behind the last segment are seen by none of those before them
+        longer = [*lengths[:-1], lengths[-1] + spare]
+        if spare:
+            x, positions = F.pad(x, (0, 0, 0, spare)), F.pad(positions, (0, spare))
         by = self._turn(positions, x.dtype)
         for index, layer in enumerate(self.layers[:-1]):
-            x, _ = layer(x, by, lengths, None if prefix is None else prefix[index])
+            x, _ = layer(x, by, longer, None if prefix is None else prefix[index])
             x = _add(x, deepstack, index, visual_rows)
-        last = torch.tensor(lengths, device=x.device).cumsum(0) - 1
         final: DecoderLayer = self.layers[-1]  # type: ignore[assignment]
         # what DeepStack would add after the last layer goes to visual tokens, and the pooled token is never one
         return self.norm(  # type: ignore[no-any-return]

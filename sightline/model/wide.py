@@ -41,6 +41,10 @@ class WideLinear(nn.Module):
         """(T, C) -> (T, D), multiplied by ``other`` (T, D)."""
         return self(x) * other  # type: ignore[no-any-return]
 
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """(T, C) -> (T, D), added to ``other`` (T, D)."""
+        return self(x) + other  # type: ignore[no-any-return]
+
 
 def widened(network: QwenVL) -> QwenVL:
     """The same network in float32, its weights shared; the one given is not touched, others may be running it.

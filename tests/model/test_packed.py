@@ -12,6 +12,7 @@ import sightline as sl
 from sightline.engine import loading
 from sightline.engine.towers import share_tower
 from sightline.model.packed import PackedLinear, can_pack, joined
+from sightline.model.text import MULTIPLE
 from sightline.model.weights import Checkpoint
 from sightline.protocols import ItemLike
 from tests.parity.checkpoints import TEXTS, TINY, random_checkpoint
@@ -47,6 +48,7 @@ def test_a_layer_and_what_is_done_inside_it(tokens, bias):
         (layer(x, "swish"), torch.nn.functional.silu(plain)),
         (layer(x, "gelu", "tanh"), torch.nn.functional.gelu(plain, approximate="tanh")),
         (layer.times(x, other), plain * other),
+        (layer.plus(x, other), plain + other),
     ):
         torch.testing.assert_close(made, expected, atol=2e-6, rtol=1e-5)
     assert torch.equal(layer.dense(), linear.weight)
@@ -61,6 +63,28 @@ def test_vectors_are_those_of_plain_layers(folder, dtype, monkeypatch):
     assert not any(isinstance(module, PackedLinear) for module in plain._engine.model.modules())
     worst = 1 - (plain.embed(ITEMS) * packed.embed(ITEMS)).sum(1).min()
     assert worst < (1e-6 if dtype == "float32" else 2e-3)
+
+
+def test_queries_of_many_lengths_need_few_products(folder, monkeypatch):
+    """oneDNN makes a program for each number of rows, which takes a third of a query's time."""
+    embedder = sl.Embedder.load(str(folder), device="cpu")
+    queries = ["x" * count for count in range(1, 25)]
+    rows: set[int] = set()
+    plus = PackedLinear.plus
+
+    def counted(layer: PackedLinear, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        rows.add(len(x))
+        return plus(layer, x, other)
+
+    monkeypatch.setattr(PackedLinear, "plus", counted)
+    embedder.embed([queries[0]])  # and the head that all of them share
+    rows.clear()
+    vectors = np.concatenate([embedder.embed([query]) for query in queries])
+    rows.discard(1)  # of the last layer
+    assert len(rows) > 2 and not {count % MULTIPLE for count in rows} - {0}
+    monkeypatch.setattr(loading, "can_pack", lambda dtype: False)
+    plain = sl.Embedder.load(str(folder), device="cpu")
+    assert (plain.embed(queries) * vectors).sum(1).min() > 1 - 1e-6
 
 
 def test_equal_towers_are_found_equal_and_others_are_not(folder):
@@ -87,7 +111,7 @@ layers = [PackedLinear(torch.nn.Linear(256, 256 + 64 * index)) for index in rang
 for layer in layers:
     layer(torch.zeros(90, 256))
 before = status("VmRSS")
-for rows in range(100, 250):
+for rows in range(100, 400):
     for layer in layers:
         layer(torch.zeros(rows, 256))
 print(status("VmRSS") - before)
@@ -95,6 +119,6 @@ print(status("VmRSS") - before)
 
 
 def test_every_number_of_rows_costs_no_memory_of_its_own():
-    """600 shapes took 300 MB that were never given back."""
+    """1,200 shapes took 677 MB that were never given back."""
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert float(done.stdout) < 100
+    assert float(done.stdout) < 300
