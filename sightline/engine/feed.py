@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Final, TypeVar
 
 from sightline.errors import SightlineError
@@ -24,7 +25,7 @@ Result = TypeVar("Result")
 def ahead(
     prepare: Callable[[Value], Prepared], values: Iterable[Value], depth: int = DEPTH
 ) -> Iterator[Prepared | SightlineError]:
-    """Prompts of values in order, prepared in one thread while the caller works on earlier ones.
+    """Prompts of values in order, prepared in one thread while the caller works on earlier ones; a single one at once.
 
     Yields:
         each prompt, or the error of that value alone.
@@ -36,10 +37,15 @@ def ahead(
         except SightlineError as error:
             return error
 
+    ready = iter(values)
+    first = list(islice(ready, 2))
+    if len(first) < 2:  # a query: there is nothing to be ahead of, and a thread takes longer to begin than most queries
+        yield from map(attempt, first)
+        return
     waiting: deque[Future[Prepared | SightlineError]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="sightline-prepare") as pool:
         try:
-            for value in values:
+            for value in chain(first, ready):
                 waiting.append(pool.submit(attempt, value))
                 if len(waiting) > depth:
                     yield waiting.popleft().result()

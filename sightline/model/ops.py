@@ -7,7 +7,7 @@ is one row of T tokens, ``lengths`` says where its segments end, and no segment 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Final
 
@@ -54,7 +54,7 @@ def attention(
         return attention_short(q, k, v, lengths, causal=causal, prefix=prefix)
     if narrow_cpu and not causal and prefix is None and max(lengths) >= BLOCKS_FROM:
         return _attention_in_blocks(q, k, v, lengths)
-    repeat = q.shape[1] // k.shape[1]
+    repeat, grouped = _repeats(q, k)
     out = []
     runs = list(_equal_runs(lengths))
     sizes = [length * count for length, count in runs]
@@ -69,9 +69,11 @@ def attention(
         keys = _with_prefix(k_run.view(count, length, *k.shape[1:]), prefix, 0, repeat)
         values = _with_prefix(v_run.view(count, length, *v.shape[1:]), prefix, 1, repeat)
         if causal and prefix is not None and length > 1:
-            result = _causal_after_prefix(queries, keys, values)
+            result = _causal_after_prefix(queries, keys, values, grouped)
         else:
-            result = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal and length > 1)
+            result = F.scaled_dot_product_attention(
+                queries, keys, values, is_causal=causal and length > 1, enable_gqa=grouped
+            )
         out.append(result.transpose(1, 2).reshape(length * count, *q.shape[1:]))
     return out[0] if len(out) == 1 else torch.cat(out)
 
@@ -111,7 +113,7 @@ def attention_last(
     Returns:
         (N, H, D).
     """
-    repeat = q.shape[1] // k.shape[1]
+    repeat, grouped = _repeats(q, k)
     out = []
     runs = list(_equal_runs(lengths))
     sizes = [length * count for length, count in runs]
@@ -120,7 +122,7 @@ def attention_last(
     for (length, count), (q_run, k_run, v_run) in zip(runs, parts, strict=True):
         keys = _with_prefix(k_run.view(count, length, *k.shape[1:]), prefix, 0, repeat)
         values = _with_prefix(v_run.view(count, length, *v.shape[1:]), prefix, 1, repeat)
-        out.append(F.scaled_dot_product_attention(q_run[:, :, None], keys, values)[:, :, 0])
+        out.append(F.scaled_dot_product_attention(q_run[:, :, None], keys, values, enable_gqa=grouped)[:, :, 0])
     return torch.cat(out)
 
 
@@ -166,30 +168,42 @@ def _equal_runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _with_prefix(x: Tensor, prefix: KeyValue | None, which: int, repeat: int) -> Tensor:
-    """(count, length, Hkv, D) -> (count, H, L + length, D).
-
-    Heads are repeated here, because SDPA's own grouped-query mode can fall to its slow path on a CPU.
-    """
+    """(count, length, Hkv, D) -> (count, Hkv x repeat, L + length, D)."""
     if prefix is not None:
         x = torch.cat([prefix[which].expand(len(x), *prefix[which].shape), x], 1)
     x = x.transpose(1, 2)
     return x.repeat_interleave(repeat, 1) if repeat > 1 else x
 
 
-def _causal_after_prefix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Queries (B, H, length, D) at the end of keys (B, H, L + length, D), the prefix of L seen whole.
+def _repeats(q: Tensor, k: Tensor) -> tuple[int, bool]:
+    """How often keys and values are repeated, and whether SDPA shares them among query heads in place of that."""
+    repeat = q.shape[1] // k.shape[1]
+    grouped = repeat > 1 and q.device.type == "cpu" and not torch.is_grad_enabled() and _is_grouped_fused(q.dtype)
+    return (1, True) if grouped else (repeat, False)
+
+
+@cache
+def _is_grouped_fused(dtype: torch.dtype) -> bool:
+    """Whether the fused kernel of this torch shares heads on a CPU; its slow path copies them, and more."""
+    q, k = torch.zeros(1, 2, 2, 8, dtype=dtype), torch.zeros(1, 1, 2, 8, dtype=dtype)
+    return bool(torch._fused_sdp_choice(q, k, k, enable_gqa=True))
+
+
+def _causal_after_prefix(q: Tensor, k: Tensor, v: Tensor, grouped: bool) -> Tensor:
+    """Queries (B, H, length, D) at the end of keys (B, Hkv, L + length, D), the prefix of L seen whole.
 
     A mask aligned at the lower right corner says it; a long segment is better padded with L queries, whose results are
     dropped, because without a mask the kernel skips what lies above the diagonal (measured: docs/performance.md).
     """
     length, before = q.shape[2], k.shape[2] - q.shape[2]
     if length >= PADDED_FROM and length >= 4 * before:
-        return F.scaled_dot_product_attention(F.pad(q, (0, 0, before, 0)), k, v, is_causal=True)[:, :, before:]
+        padded = F.pad(q, (0, 0, before, 0))
+        return F.scaled_dot_product_attention(padded, k, v, is_causal=True, enable_gqa=grouped)[:, :, before:]
     if length <= MASK_KEPT and before <= MASK_KEPT:
         mask = _mask(length, before, q.dtype, q.device)
     else:
         mask = _mask.__wrapped__(length, before, q.dtype, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
 
 @lru_cache(64)

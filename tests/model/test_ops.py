@@ -20,18 +20,20 @@ some_segments = given(
 )
 
 
+@pytest.mark.parametrize("training", [True, False])
 @settings(deadline=None, max_examples=60)
 @some_segments
-def test_attention_equals_the_plain_one(lengths, groups, causal, prefix):
+def test_attention_equals_the_plain_one(training, lengths, groups, causal, prefix):
     total = sum(lengths)
     q, k, v = draw(total, 4, 8, 0), draw(total, 4 // groups, 8, 1), draw(total, 4 // groups, 8, 2)
     shared = (draw(prefix, 4 // groups, 8, 3), draw(prefix, 4 // groups, 8, 4)) if prefix else None
-    fast = attention(q, k, v, lengths, causal=causal, prefix=shared)
+    last = torch.tensor(lengths).cumsum(0) - 1
+    with torch.inference_mode(not training):
+        fast = attention(q, k, v, lengths, causal=causal, prefix=shared)
+        ends = attention_last(q[last], k, v, lengths, prefix=shared)
     plain = attention_plain(q, k, v, lengths, causal=causal, prefix=shared)
     torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
     if causal:
-        last = torch.tensor(lengths).cumsum(0) - 1
-        ends = attention_last(q[last], k, v, lengths, prefix=shared)
         torch.testing.assert_close(ends, plain[last], atol=1e-5, rtol=1e-5)
 
 
@@ -117,3 +119,15 @@ def test_no_segment_sees_another():
 def test_rms_norm_by_hand():
     out = rms_norm(torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 2.0]), 0.0)
     torch.testing.assert_close(out, torch.tensor([[3.0, 8.0]]) / (12.5**0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm_is_the_same_in_training_and_leaves_its_input(dtype):
+    x, weight = draw(5, 3, 16, 0).to(dtype), draw(1, 1, 16, 1)[0, 0].to(dtype)
+    before = x.clone()
+    alone = rms_norm(x, weight, 1e-6)
+    assert torch.equal(x, before)
+    trained = rms_norm(x.requires_grad_(), weight, 1e-6)
+    torch.testing.assert_close(alone, trained.detach(), atol=1e-6, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+    trained.sum().backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all()
