@@ -20,6 +20,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,10 +247,22 @@ def _parse(url: str) -> tuple[str, str, int, str]:
     return scheme, host, PORTS[scheme], target
 
 
-def _resolve(host: str, port: int) -> str:
+def _resolve(host: str, port: int, deadline: float) -> str:
     """One address of a host, after every address it resolves to was checked."""
+    answer: Future[set[str]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+        except Exception as error:  # handed to the one who waits
+            answer.set_exception(error)
+
+    # the system's own lookup has no deadline; one that is late ends by itself, and nobody waits for it
+    threading.Thread(target=ask, name="sightline-lookup", daemon=True).start()
     try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        found = answer.result(max(deadline - time.monotonic(), 0.1))
+    except TimeoutError:
+        raise MediaError("timeout") from None
     except (OSError, UnicodeError):
         raise MediaError("unreadable", "the host is unknown") from None
     for address in found:
@@ -310,7 +323,7 @@ def fetch(url: str, settings: Settings) -> bytes:
     """
     scheme, host, port, target = check_url(url, settings)
     deadline = time.monotonic() + settings.url_timeout_s
-    address = _resolve(host, port)
+    address = _resolve(host, port, deadline)
     for _ in range(MAX_REDIRECTS + 1):
         status, place, body = _get(scheme, host, port, address, target, deadline, settings.url_max_bytes)
         if status == 200:

@@ -182,6 +182,24 @@ def test_one_private_address_among_public_ones_is_enough(code, monkeypatch):
     assert code(source.fetch, "http://both.example/", Settings(allow_urls=True)) == "unreadable"
 
 
+def test_a_name_that_nobody_answers_for_takes_no_longer_than_an_address(code, monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: never.wait(30) and [])
+    began = time.monotonic()
+    assert code(source.fetch, "http://slow.example/", Settings(allow_urls=True, url_timeout_s=0.3)) == "timeout"
+    assert time.monotonic() - began < 5
+    never.set()
+
+
+@pytest.mark.parametrize("error", [socket.gaierror("no such name"), UnicodeError("label too long")])
+def test_a_name_that_does_not_exist(error, code, monkeypatch):
+    def unknown(*_, **__):
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert code(source.fetch, "http://none.example/", Settings(allow_urls=True)) == "unreadable"
+
+
 @pytest.fixture
 def server(monkeypatch):
     """A server on this machine that stands for a public one, and the number of look-ups made."""
