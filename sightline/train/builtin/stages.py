@@ -25,6 +25,9 @@ from sightline.train.packing import Pack, Side, embedding_pack, reranking_pack
 CELLS: Final = "cells"
 """Name of the task that is no contrast: what lies in every cell of a picture."""
 
+WRONG: Final = 7
+"""Documents beside the right one that a reranker is asked about, of its own task and of others."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mixed:
@@ -98,12 +101,13 @@ class Drawn:
         def make(step: int) -> Mixed:
             rng = random.Random(f"{self.seed}-{self.role}-{step}")
             parts, texts, shown, pairs = [], [], [], []
-            for task in chosen(rng, tasks, self.tasks_a_step):
-                examples = maker.tasks[task.name](rng, task.batch)
+            drawn = [(task, maker.tasks[task.name](rng, task.batch)) for task in chosen(rng, tasks, self.tasks_a_step)]
+            for task, examples in drawn:
                 texts.append(words_of(examples, tokenizer))
                 shown.append(shown_of(examples, tokenizer))
                 if self.role == "reranker":
-                    parts.append(judging_batch(task, examples, tokenizer, rng))
+                    others = [other.document for one, rest in drawn if one is not task for other in rest]
+                    parts.append(judging_batch(task, examples, others, tokenizer, rng))
                 elif judge is None:
                     parts.append(contrast_batch(task, examples, tokenizer))
                 else:
@@ -172,12 +176,19 @@ def wrong(examples: Sequence[Example], index: int, count: int, rng: random.Rando
     return out
 
 
-def judging_batch(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, rng: random.Random) -> Batch:
-    """Every query with its document, then candidates that do not answer it."""
+def judging_batch(
+    task: Task, examples: Sequence[Example], others: Sequence[Side], tokenizer: Tokenizer, rng: random.Random
+) -> Batch:
+    """Every query with its document, then ``WRONG`` that do not answer it: of its task, the rest of ``others``.
+
+    Others are documents of other kinds. In a library recall puts pages beside texts and clips, and a reranker that was
+    never asked about such a neighbour is as likely as not to say yes.
+    """
     pairs: list[tuple[Side, Side]] = []
     groups = []
     for index, example in enumerate(examples):
-        candidates = [example.document, *wrong(examples, index, task.negatives, rng)]
+        near = wrong(examples, index, task.negatives, rng)
+        candidates = [example.document, *near, *rng.sample(others, max(0, min(WRONG - len(near), len(others))))]
         pairs += [(example.query, candidate) for candidate in candidates]
         groups.append(len(candidates))
     return Batch(task.name, "yes_no", (reranking_pack(pairs, tokenizer, task.instruction),), groups=tuple(groups))

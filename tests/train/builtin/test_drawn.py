@@ -426,7 +426,20 @@ def test_a_reranker_tells_a_picture_from_seven_near_ones(
         assert all(answers - {id(one.document)} <= {id(side) for side in one.negatives} for one in group)
     if name == "near_edit":
         assert all(any(example.query.image is side.image for side in example.negatives) for example in examples)
-    assert judging_batch(task, examples, tokenizer, rng).groups == (8,) * len(examples)
+    texts = [example.document for example in maker.half(rng, 9)]
+    assert judging_batch(task, examples, texts, tokenizer, rng).groups == (8,) * len(examples)
+
+
+def test_a_reranker_is_asked_about_documents_of_other_kinds(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """As a library's recall puts them beside each other. Alone, a task's batch has its own documents only."""
+    (task,) = (task for task in recipe.stage_file("reranker", Path("out")).task if task.name == "half")
+    maker, rng = Maker(corpus), random.Random(0)
+    pictures = [example.document for example in maker.scene(rng, 5)]
+    examples = maker.half(rng, 6)
+    alone = judging_batch(task, examples, [], tokenizer, rng)
+    beside = judging_batch(task, examples, pictures, tokenizer, rng)
+    assert alone.groups == (1 + task.negatives,) * 6 and beside.groups == (8,) * 6
+    assert len(alone.queries[0].grids) == 0 and len(beside.queries[0].grids) == 6 * (7 - task.negatives)
 
 
 def test_scenes_on_a_dark_ground_are_seen() -> None:
