@@ -56,7 +56,7 @@ STAGES: Final = ("words", "looking", "imitation", "s0", "s1", "reranker", "s2", 
 FILES: Final = Path(__file__).with_name("stage_files")
 MERGE: Final = (0.5, 0.5)
 """Shares of s1 and s2 in s3."""
-TRUST: Final = 0.35
+TRUST: Final = 0.5
 """The built-in reranker's share in the final order (``sightline.ModelCard``): up to this one it cost no trial and no
 question of the demo anything; half would choose more scenes (.79 instead of .75) and cost the demo five answers."""
 
