@@ -57,8 +57,8 @@ FILES: Final = Path(__file__).with_name("stage_files")
 MERGE: Final = (0.5, 0.5)
 """Shares of s1 and s2 in s3."""
 TRUST: Final = 0.5
-"""The built-in reranker's share in the final order (``sightline.ModelCard``): up to this one it cost no trial and no
-question of the demo anything; half would choose more scenes (.79 instead of .75) and cost the demo five answers."""
+"""The built-in reranker's share in the final order (``sightline.ModelCard``): the most that cost the demo no answer; .6
+cost three and won one, two of the three to queries that are pictures, which training does not ask."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
