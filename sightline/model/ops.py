@@ -26,7 +26,7 @@ BLOCKS_FROM: Final = 512
 CAUSAL_BLOCKS_FROM: Final = 48
 """The same for causal attention, where the fused kernel computes a masked square after a prefix."""
 MASK_KEPT: Final = 128
-"""Tokens of a segment, and before it, up to which its mask is kept: queries, and what they say to the model."""
+"""Tokens of a segment, and before it, up to which its mask is kept, as of queries: every layer asks for the same."""
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (T, Hkv, D)."""
@@ -199,19 +199,18 @@ def _causal_after_prefix(q: Tensor, k: Tensor, v: Tensor, grouped: bool) -> Tens
     if length >= PADDED_FROM and length >= 4 * before:
         padded = F.pad(q, (0, 0, before, 0))
         return F.scaled_dot_product_attention(padded, k, v, is_causal=True, enable_gqa=grouped)[:, :, before:]
-    if length <= MASK_KEPT and before <= MASK_KEPT:
-        mask = _mask(length, before, q.dtype, q.device)
-    else:
-        mask = _mask.__wrapped__(length, before, q.dtype, q.device)
+    mask = (_kept_mask if max(length, before) <= MASK_KEPT else _mask)(length, before, q.dtype, q.device)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
 
-@lru_cache(64)
 def _mask(length: int, before: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(length, before + length): 0 where a query may look, minus infinity behind it. Every layer asks for the same."""
+    """(length, before + length): 0 where a query may look, minus infinity behind it."""
     with torch.inference_mode(False):  # one that is kept may be wanted for training later
         later = torch.ones(length, before + length, dtype=torch.bool, device=device).triu(before + 1)
         return torch.zeros(length, before + length, dtype=dtype, device=device).masked_fill_(later, float("-inf"))
+
+
+_kept_mask = lru_cache(64)(_mask)
 
 
 def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:

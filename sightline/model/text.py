@@ -17,8 +17,9 @@ from sightline.model.config import TextConfig
 from sightline.model.ops import KeyValue, Turn, attention, attention_last, rms_norm, rotate, turn
 
 FEW_TOKENS: Final = 256
-"""Of a pass whose number of tokens may be rounded up, to a multiple of:"""
+"""Most tokens of a pass that are rounded up, where that is wanted (``Decoder.rounds_up``)."""
 MULTIPLE: Final = 4
+"""What they are rounded up to a multiple of."""
 
 
 class RmsNorm(nn.Module):
