@@ -6,7 +6,9 @@ is one row of T tokens, ``lengths`` says where its segments end, and no segment 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import groupby
 from typing import Final
@@ -23,6 +25,10 @@ BLOCK_QUERIES: Final = 128
 """Queries whose scores are held at a time: they stay in a core's cache."""
 BLOCKS_FROM: Final = 512
 """Tokens of a segment from which blocks beat the fused kernel; many short segments are faster as one batched call."""
+WIDE_BLOCK_QUERIES: Final = 256
+"""The same in float32 by oneDNN's product, one head at a time."""
+WIDE_BLOCKS_FROM: Final = 1024
+"""Tokens of a segment from which that beats the fused kernel, where oneDNN's product is the faster one."""
 CAUSAL_BLOCKS_FROM: Final = 48
 """The same for causal attention, where the fused kernel computes a masked square after a prefix."""
 MASK_KEPT: Final = 128
@@ -64,6 +70,10 @@ def attention(
         if causal and narrow_cpu and length >= CAUSAL_BLOCKS_FROM:
             segments = zip(*(torch.split(part, length) for part in (q_run, k_run, v_run)), strict=True)
             out += [_causal_in_blocks(query, key, value, prefix) for query, key, value in segments]
+            continue
+        if not causal and prefix is None and length >= WIDE_BLOCKS_FROM and _is_wide(q) and _is_onednn_faster():
+            segments = zip(*(torch.split(part, length) for part in (q_run, k_run, v_run)), strict=True)
+            out += [_head_by_head(query, key, value) for query, key, value in segments]
             continue
         queries = q_run.view(count, length, *q.shape[1:]).transpose(1, 2)
         keys = _with_prefix(k_run.view(count, length, *k.shape[1:]), prefix, 0, repeat)
@@ -161,6 +171,37 @@ def _is_cast(x: Tensor) -> bool:
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
+def _is_wide(x: Tensor) -> bool:
+    """Whether it is float32 on a CPU, and no gradient is wanted."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and not (x.requires_grad and torch.is_grad_enabled())
+
+
+@cache
+def _is_onednn_faster() -> bool:
+    """Whether oneDNN's float32 product takes much less time here than torch's own, which is MKL's on most machines.
+
+    MKL uses half of what processors have that are not Intel's. Asked once, in three milliseconds.
+    """
+    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    rows, weights = torch.ones(WIDE_BLOCK_QUERIES, 64), torch.ones(1024, 64)
+
+    def seconds(product: Callable[[Tensor, Tensor], Tensor]) -> float:
+        best = math.inf
+        for _ in range(10):
+            begin = time.perf_counter()
+            product(rows, weights)
+            best = min(best, time.perf_counter() - begin)
+        return best
+
+    return seconds(_product) < 0.75 * seconds(F.linear)
+
+
+def _product(x: Tensor, weights: Tensor) -> Tensor:
+    """(T, C) and (D, C) -> (T, D) by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, weights, None, "none", [], "")  # type: ignore[no-any-return]
+
+
 def _equal_runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     """(length, how many) of neighbouring segments of equal length."""
     for length, group in groupby(lengths):
@@ -226,6 +267,21 @@ def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]
         blocks = torch.split(queries.transpose(0, 1), BLOCK_QUERIES, 1)
         out += [((block @ scaled).softmax(-1) @ held).transpose(0, 1) for block in blocks]
     return torch.cat(out)
+
+
+def _head_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Full attention of one segment in float32 by oneDNN's products, a head and a block of queries at a time."""
+    repeat = q.shape[1] // k.shape[1]
+    queries = q.transpose(0, 1).contiguous()
+    scaled = (k * q.shape[-1] ** -0.5).transpose(0, 1).contiguous()
+    values = v.permute(1, 2, 0).contiguous()
+    mixed = torch.empty_like(queries)
+    for head in range(len(queries)):
+        keys, held = scaled[head // repeat], values[head // repeat]
+        for start in range(0, len(q), WIDE_BLOCK_QUERIES):
+            weights = _product(queries[head, start : start + WIDE_BLOCK_QUERIES], keys).softmax(-1)
+            mixed[head, start : start + WIDE_BLOCK_QUERIES] = _product(weights, held)
+    return mixed.transpose(0, 1)
 
 
 def _causal_in_blocks(q: Tensor, k: Tensor, v: Tensor, prefix: KeyValue | None) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from sightline.model import ops
 from sightline.model.ops import attention, attention_last, attention_plain, rms_norm
 from sightline.model.short import attention_short
 
@@ -81,6 +82,28 @@ def test_a_long_segment_after_a_prefix_equals_the_plain_one():
     torch.testing.assert_close(
         fast, attention_plain(q, k, v, lengths, causal=True, prefix=shared), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_full_attention_head_by_head_equals_the_plain_one(groups, monkeypatch):
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no product of oneDNN")
+    monkeypatch.setattr(ops, "_is_onednn_faster", lambda: True)
+    asked, product = [], ops._product
+
+    def counted(x, weights):
+        asked.append(x.shape)
+        return product(x, weights)
+
+    monkeypatch.setattr(ops, "_product", counted)
+    lengths = [5, 1100, 1100, 300]
+    q, k, v = draw(2505, 2, 16, 0), draw(2505, 2 // groups, 16, 1), draw(2505, 2 // groups, 16, 2)
+    plain = attention_plain(q, k, v, lengths, causal=False)
+    torch.testing.assert_close(attention(q, k, v, lengths, causal=False), plain, atol=1e-5, rtol=1e-5)
+    # two products for each of two heads and five blocks, of the two long segments alone
+    assert len(asked) == 2 * 2 * 2 * 5
+    attention(q.requires_grad_(), k, v, lengths, causal=False).sum().backward()
+    assert q.grad is not None and len(asked) == 40
 
 
 @pytest.mark.parametrize("groups", [1, 2])
