@@ -199,7 +199,9 @@ def builtin(
     steps: Annotated[float, typer.Option(metavar="FACTOR", help="times the steps of every stage")] = 1.0,
     batch: Annotated[float, typer.Option(metavar="FACTOR", help="times the batch of every task")] = 1.0,
     rate: Annotated[float, typer.Option(metavar="FACTOR", help="times the learning rates")] = 1.0,
-    stages: Annotated[str | None, typer.Option(help="some of the stages, such as words,looking; else all")] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="some of the stages, such as words,looking; else all of the recipe")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that draw batches")] = 1,
     device: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="of everything drawn and of the first weights")] = 0,
@@ -212,6 +214,7 @@ def builtin(
 
     The stages are words, looking, imitation, s0, s1, reranker, s2 and s3. Each leaves its model, log and curves in a
     folder of its own; a stage that is done is not done again, and one that was stopped goes on.
+    With --stages more,more_reranker nothing begins anew: both models go on from the weights that the package carries.
     """
     from sightline.cli import models
     from sightline.errors import ConfigError
@@ -238,7 +241,7 @@ def builtin(
         done=done,
     )
     if ship is not None:
-        recipe.ship(out, ship)
+        recipe.ship(recipe.results(out, there), ship)
     if as_json:
         put_json({"out": out, "stages": there, "ship": ship})
     else:

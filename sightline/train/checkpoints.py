@@ -32,6 +32,17 @@ def learned(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Paramete
                 yield f"{prefix}.{name}", parameter
 
 
+def kept(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """What learns, and what the modules remember beside it: their buffers, but for those that they make anew."""
+    buffers = {
+        f"{prefix}.{name}": value
+        for prefix, module in modules.items()
+        for name, value in module.state_dict(keep_vars=True).items()
+        if not isinstance(value, nn.Parameter)
+    }
+    return {**dict(learned(modules)), **buffers}
+
+
 def save(folder: Path, step: int, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> None:
     """Writes the checkpoint of a step into ``folder`` and drops those before it.
 
@@ -44,15 +55,15 @@ def save(folder: Path, step: int, modules: Mapping[str, nn.Module], optimiser: t
     whole, partial = folder / f"step-{step:08}", folder / f"step-{step:08}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in learned(modules)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in kept(modules).items()}
     save_file(tensors, partial / "learned.safetensors")
     state = optimiser.state_dict()
-    kept = {f"{index}.{name}": value for index, held in state["state"].items() for name, value in held.items()}
-    kept |= {"random": torch.get_rng_state()}
+    rest = {f"{index}.{name}": value for index, held in state["state"].items() for name, value in held.items()}
+    rest |= {"random": torch.get_rng_state()}
     if torch.cuda.is_available():
-        kept["random_cuda"] = torch.cuda.get_rng_state()
+        rest["random_cuda"] = torch.cuda.get_rng_state()
     # tensors and JSON, not torch's own format: that one is a pickle
-    save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, partial / "state.safetensors")
+    save_file({name: value.detach().cpu().contiguous() for name, value in rest.items()}, partial / "state.safetensors")
     (partial / "groups.json").write_text(json.dumps(state["param_groups"]), encoding="utf-8")
     for path in (*partial.iterdir(), partial):
         _sync(path)
@@ -87,20 +98,20 @@ def load(folder: Path, step: int, modules: Mapping[str, nn.Module], optimiser: t
     whole = folder / f"step-{step:08}"
     try:
         tensors: dict[str, Tensor] = load_file(whole / "learned.safetensors")
-        kept: dict[str, Tensor] = load_file(whole / "state.safetensors")
+        rest: dict[str, Tensor] = load_file(whole / "state.safetensors")
         groups: list[dict[str, Any]] = json.loads((whole / "groups.json").read_text(encoding="utf-8"))
     except (OSError, SafetensorError, ValueError):
         raise WeightsError(f"the checkpoint {whole} cannot be read; delete it to begin again") from None
-    targets = dict(learned(modules))
+    targets = kept(modules)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if shapes != {name: parameter.shape for name, parameter in targets.items()}:
+    if shapes != {name: value.shape for name, value in targets.items()}:
         raise WeightsError(f"the checkpoint {whole} is of a run in which something else learned; choose another out")
     with torch.no_grad():
-        for name, parameter in targets.items():
-            parameter.copy_(tensors[name])
-    random, random_cuda = kept.pop("random"), kept.pop("random_cuda", None)
+        for name, value in targets.items():
+            value.copy_(tensors[name])
+    random, random_cuda = rest.pop("random"), rest.pop("random_cuda", None)
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in kept.items():
+    for name, value in rest.items():
         index, _, what = name.partition(".")
         state.setdefault(int(index), {})[what] = value
     for group in groups:

@@ -9,11 +9,11 @@ in the step: a bag costs nothing, so every picture has some hundred others to be
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,8 +22,9 @@ from sightline.model.vl import QwenVL
 from sightline.prep.tokens import Tokenizer
 from sightline.train import losses
 from sightline.train.builtin.corpus import Corpus
-from sightline.train.builtin.tasks import Maker, half, lemmas
-from sightline.train.builtin.words import Bags, Ids
+from sightline.train.builtin.tasks import Example, Maker, half, lemmas
+from sightline.train.builtin.told import Shown, as_tokens, shown_of, told_of
+from sightline.train.builtin.words import Bags
 from sightline.train.packing import Pack, Side, embedding_pack, forward
 
 SOURCES: Final = {"sentence": 0.2, "tatoeba": 0.3, "wordnet": 0.25, "emoji": 0.13, "banking77": 0.04, "lemma": 0.08}
@@ -58,10 +59,10 @@ def settle(model: QwenVL, bags: Bags) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """Prompts, and the tokens of what stands in them; by kind: ``texts``, and those of ``PICTURES``."""
+    """Prompts, and what stands in them; by kind: ``texts``, and those of ``PICTURES``."""
 
     packs: dict[str, Pack]
-    ids: dict[str, list[Ids]]
+    shown: dict[str, Shown]
 
     @property
     def queries(self) -> tuple[Pack, ...]:
@@ -95,14 +96,15 @@ class Imitator:
     def __call__(self, step: int) -> Texts:
         """The batch of a step."""
         rng = random.Random(f"{self.seed}-imitation-{step}")
-        shown = {"texts": [self.text(rng) for _ in range(self.size)]}
-        sides = {"texts": [Side(text) for text in shown["texts"]]}
+        drawn = {"texts": [Example(Side(text), Side(text), shown=text) for text in map(self.text, [rng] * self.size)]}
         for name, share in PICTURES.items():
-            drawn = self.maker.tasks[name](rng, max(1, round(share * self.size)))
-            shown[name] = [example.shown or example.query.text for example in drawn]
-            sides[name] = [example.document for example in drawn]
-        ids = {kind: [np.asarray(self.tokenizer.encode(t), np.int64) for t in texts] for kind, texts in shown.items()}
-        return Texts({kind: embedding_pack(own, self.tokenizer) for kind, own in sides.items()}, ids)
+            made = self.maker.tasks[name](rng, max(1, round(share * self.size)))
+            drawn[name] = [one if one.shown else replace(one, shown=one.query.text) for one in made]
+        read = partial(as_tokens, tokenizer=self.tokenizer)
+        return Texts(
+            {kind: embedding_pack([one.document for one in own], self.tokenizer) for kind, own in drawn.items()},
+            {kind: shown for kind, own in drawn.items() if (shown := shown_of(own, read)) is not None},
+        )
 
     def text(self, rng: random.Random) -> str:
         """A text of any source."""
@@ -125,7 +127,7 @@ def imitation_step(model: QwenVL, bags: Bags, batch: Texts) -> tuple[Tensor, dic
     apart; the log has how many of them were (``apart``).
     """
     with torch.no_grad():
-        told = {kind: F.normalize(bags(ids), dim=-1) for kind, ids in batch.ids.items()}
+        told = {kind: told_of(bags, shown) for kind, shown in batch.shown.items()}
     made = {kind: F.normalize(forward(model, pack).float(), dim=-1) for kind, pack in batch.packs.items()}
     far = {kind: 1 - (made[kind] * told[kind]).sum(1).mean() for kind in made}
     figures = {kind: loss.item() for kind, loss in far.items()}

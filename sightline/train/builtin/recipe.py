@@ -13,6 +13,9 @@ s3           s1 and s2 merged
 
 The files of the stages stand in ``stage_files``. A stage that is done is not done again; one that was interrupted goes
 on. The first three stages take the place of a pre-trained model, which the report begins with.
+
+Two stages more go on from the weights that the package carries, when they are asked for: ``more``, s1 with the texts
+held to what the package's embedder says of them, and ``more_reranker``.
 """
 
 from __future__ import annotations
@@ -23,13 +26,14 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sightline import builtin
 from sightline.errors import ConfigError
 from sightline.model.vl import QwenVL
 from sightline.model.weights import Checkpoint
@@ -41,9 +45,10 @@ from sightline.train.builtin.imitation import Imitating, imitation_step, settle
 from sightline.train.builtin.looking import Heads, Look, Looking, looking_loss
 from sightline.train.builtin.spelling import rarity, spelled
 from sightline.train.builtin.stages import CELLS, Drawn
-from sightline.train.builtin.steps import distilling_step, embedding_step, judging_steps
+from sightline.train.builtin.steps import Last, distilling_step, embedding_step, judging_steps
 from sightline.train.builtin.tasks import Maker
 from sightline.train.builtin.tokenizer import learn, write
+from sightline.train.builtin.told import Frozen, Teller
 from sightline.train.builtin.words import Bagging, Bags, words_step
 from sightline.train.config import Role, Stage, stage_of
 from sightline.train.contrast import Contrast
@@ -53,12 +58,21 @@ from sightline.train.merge import merge
 from sightline.train.processes import Processes, here
 
 STAGES: Final = ("words", "looking", "imitation", "s0", "s1", "reranker", "s2", "s3")
+MORE: Final = ("more", "more_reranker")
+"""Stages that begin with the package's weights."""
+START: Final = "start"
+SHIPPED: Final = "shipped"
+"""Folders of the models before all stages, and of copies of the package's."""
 FILES: Final = Path(__file__).with_name("stage_files")
 MERGE: Final = (0.5, 0.5)
 """Shares of s1 and s2 in s3."""
 TRUST: Final = 0.5
 """The built-in reranker's share in the final order (``sightline.ModelCard``): the most that cost the demo no answer; .6
 cost three and won one, two of the three to queries that are pictures, which training does not ask."""
+
+
+Cells: TypeAlias = tuple[Callable[[Look], Any] | None, dict[str, nn.Module]]
+"""The loss of what lies in cells, and the heads that learn beside it, or None and none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +91,7 @@ class Scale:
 
 def stage_file(name: str, out: Path, scale: Scale = Scale(), *, workers: int = 1, device: str = "") -> Stage:
     """A stage of the recipe with its folders under ``out``."""
-    role: Role = "reranker" if name == "reranker" else "embedder"
+    role: Role = "reranker" if name.endswith("reranker") else "embedder"
     raw = tomllib.loads((FILES / f"{name}.toml").read_text(encoding="utf-8"))
     stage = stage_of({**raw, "out": name}, role, out)
     tasks = tuple(dataclasses.replace(task, batch=max(4, round(task.batch * scale.batch))) for task in stage.task)
@@ -109,7 +123,7 @@ def run(
         data: folder with ``pairs.parquet`` and ``images.parquet``.
         out: folder of all that is made.
         scale: of steps and batches.
-        stages: some of ``STAGES``.
+        stages: some of ``STAGES`` and ``MORE``.
         seed: of everything.
         workers: processes that draw.
         device: torch device; "" takes the best there is.
@@ -120,13 +134,16 @@ def run(
         ConfigError: an unknown stage, or one whose predecessor is missing.
         SightlineError: as ``trainer.run``.
     """
-    unknown = [name for name in stages if name not in STAGES]
+    unknown = [name for name in stages if name not in (*STAGES, *MORE)]
     if unknown:
-        raise ConfigError(f"unknown stage {unknown[0]!r}; they are {', '.join(STAGES)}")
+        raise ConfigError(f"unknown stage {unknown[0]!r}; they are {', '.join((*STAGES, *MORE))}")
     if not (data / "pairs.parquet").is_file():
         raise ConfigError(f"{data} holds no pairs.parquet")
-    start(data, out, seed)
-    for name in STAGES:
+    if not {*stages} <= {*MORE}:
+        start(data, out, seed)
+    if not {*stages} <= {*STAGES}:
+        begin_shipped(out)
+    for name in (*STAGES, *MORE):
         if name not in stages:
             continue
         model = out / name / "model"
@@ -136,13 +153,13 @@ def run(
             else:
                 stage = stage_file(name, out, scale, workers=workers, device=device)
                 stage = dataclasses.replace(stage, seed=stage.seed + seed)
-                Run(data, out, stage, screen).do(name)
+                Run(data, out, stage, screen, begin=out / (SHIPPED if name in MORE else START)).do(name)
         done(name, model)
 
 
 def start(data: Path, out: Path, seed: int) -> None:
     """Tokenizers and first weights of both models: ``out/start/embedder`` and ``out/start/reranker``."""
-    folders = {"embedder": out / "start" / "embedder", "reranker": out / "start" / "reranker"}
+    folders = {role: out / START / role for role in builtin.MODELS}
     if all((folder / "config.json").is_file() for folder in folders.values()):
         return
     tokenizer = learn(Corpus(data).texts(), geometry.VOCAB_SIZE)
@@ -153,6 +170,17 @@ def start(data: Path, out: Path, seed: int) -> None:
         layout.write_start(folder, seed, trust=TRUST if role == "reranker" else None)
 
 
+def begin_shipped(out: Path) -> None:
+    """Copies of the package's models: ``out/shipped/embedder`` and ``out/shipped/reranker``."""
+    for role in builtin.MODELS:
+        folder = out / SHIPPED / role
+        if not (folder / "config.json").is_file():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(builtin.path(role), partial)
+            partial.rename(folder)
+
+
 class Run:
     """One stage: its network, batches and step.
 
@@ -160,14 +188,16 @@ class Run:
         data, out: folders as in ``run``.
         stage: what is done.
         screen: show progress.
+        begin: folder of both models before all stages, with the tokenizers.
     """
 
-    def __init__(self, data: Path, out: Path, stage: Stage, screen: bool) -> None:
+    def __init__(self, data: Path, out: Path, stage: Stage, screen: bool, begin: Path) -> None:
         self.data, self.out, self.stage, self.screen = data, out, stage, screen
         self.processes: Processes = here(stage.device)
         if self.processes.world > 1:
             raise ConfigError("the built-in models are trained by one process; several are for data of your own")
-        self.tokenizer = out / "start" / "embedder" / "tokenizer.json"
+        self.begin = begin
+        self.tokenizer = begin / "embedder" / "tokenizer.json"
 
     def do(self, name: str) -> None:
         """Trains and writes the model."""
@@ -180,11 +210,13 @@ class Run:
             "s1": self.contrast,
             "reranker": self.reranker,
             "s2": self.distil,
+            "more": self.more,
+            "more_reranker": self.reranker,
         }[name]()
 
     def words(self) -> None:
         """Leaves ``bags.safetensors``."""
-        network = self._network(self.out / "start" / "embedder").requires_grad_(False)
+        network = self._network(self.begin / "embedder").requires_grad_(False)
         text = network.config.text
         rare = rarity(Corpus(self.data).sentences)
         told = spelled(Tokenizer(self.tokenizer), text.vocab_size, text.hidden_size, rare)
@@ -197,14 +229,14 @@ class Run:
 
     def looking(self) -> None:
         """The vision tower alone learns."""
-        network = self._network(self.out / "start" / "embedder")
+        network = self._network(self.begin / "embedder")
         adapters.settle(network, self.stage)
         bags = self._bags(network)
         step, heads = self._looking(network, bags)
         source = Looking(self.data, self.tokenizer, self.stage.seed, self.stage.steps, self.stage.task[0].batch)
         self._train(network, source, step, heads)
         settle(network, bags)
-        self._export(network, self.out / "start" / "embedder")
+        self._export(network, self.begin / "embedder")
 
     def imitation(self) -> None:
         """The decoder alone learns."""
@@ -219,18 +251,30 @@ class Run:
         """Stages s0 and s1."""
         network = self._network()
         adapters.settle(network, self.stage)
-        contrast = Contrast(network.config.text.hidden_size, self.stage.loss).to(self.processes.device)
         bags = self._bags(network)
         has_cells = any(task.name == CELLS for task in self.stage.task)
-        looking, heads = self._looking(network, bags) if has_cells else (None, {})
-        source = Drawn(self.data, self.tokenizer, self.stage.task, "embedder", self.stage.seed)
-        step = partial(embedding_step, network, contrast, bags, self.processes, looking)
-        self._train(network, source, step, {"contrast": contrast, **heads})
+        self._contrast(network, bags, self._looking(network, bags) if has_cells else (None, {}), prompts=False)
+
+    def more(self) -> None:
+        """s1 from the package's weights: the decoder's layers alone learn, and no bags are needed."""
+        network = self._network()
+        adapters.settle(network, self.stage)
+        network.language_model.embed_tokens.requires_grad_(False)
+        self._contrast(network, Frozen(self._network()), (None, {}), prompts=True)
+
+    def _contrast(self, network: QwenVL, teller: Teller, cells: Cells, *, prompts: bool) -> None:
+        width = network.config.text.hidden_size
+        contrast = Contrast(width, self.stage.loss).to(self.processes.device)
+        last = Last(width).to(self.processes.device)
+        looking, heads = cells
+        source = Drawn(self.data, self.tokenizer, self.stage.task, "embedder", self.stage.seed, prompts=prompts)
+        step = partial(embedding_step, network, contrast, teller, last, self.processes, looking)
+        self._train(network, source, step, {"contrast": contrast, "last": last, **heads})
         self._export(network, Path(self.stage.start))
 
     def reranker(self) -> None:
-        """From the embedder's weights, with the reranker's tokenizer."""
-        base = self.out / "start" / "reranker"
+        """From the weights of s1 or of the package, with the reranker's tokenizer."""
+        base = self.begin / "reranker"
         network = self._network()
         adapters.settle(network, self.stage)
         tokenizer = base / "tokenizer.json"
@@ -275,7 +319,7 @@ class Run:
         bags.load_state_dict(load_file(path))
         return bags.requires_grad_(False).to(self.processes.device)
 
-    def _looking(self, network: QwenVL, bags: Bags) -> tuple[Callable[[Look], Any], dict[str, nn.Module]]:
+    def _looking(self, network: QwenVL, bags: Bags) -> Cells:
         """The loss of cells and pictures, and the heads that learn beside the tower."""
         maker, tokenizer = Maker(Corpus(self.data)), Tokenizer(self.tokenizer)
         called = [maker.emoji_names.get(thing, thing) for thing in maker.things]
@@ -290,9 +334,18 @@ class Run:
         export_checkpoint(network, base, self.stage.out / "model", dtype=torch.float32, overwrite=True)
 
 
-def ship(out: Path, folder: Path, *, embedder: str = "s3", reranker: str = "reranker") -> None:
-    """Writes two trained stages in bf16 as the package carries them: ``folder/embedder`` and ``folder/reranker``."""
-    for role, name in (("embedder", embedder), ("reranker", reranker)):
-        trained = out / name / "model"
-        network = Checkpoint(trained).build(torch.device("cpu"), torch.float32)
-        export_checkpoint(network, trained, folder / role, dtype=torch.bfloat16, overwrite=True)
+def results(out: Path, stages: Sequence[str]) -> dict[Role, Path]:
+    """The embedder and the reranker that stages led to: of those in ``MORE``, a model that was not asked for is as it
+    came with the package.
+    """
+    if {*stages}.isdisjoint(MORE):
+        return {"embedder": out / "s3" / "model", "reranker": out / "reranker" / "model"}
+    pairs: tuple[tuple[Role, str], ...] = (("embedder", "more"), ("reranker", "more_reranker"))
+    return {role: out / name / "model" if name in stages else out / SHIPPED / role for role, name in pairs}
+
+
+def ship(trained: Mapping[Role, Path], folder: Path) -> None:
+    """Writes both models in bf16 as the package carries them: ``folder/embedder`` and ``folder/reranker``."""
+    for role, model in trained.items():
+        network = Checkpoint(model).build(torch.device("cpu"), torch.float32)
+        export_checkpoint(network, model, folder / role, dtype=torch.bfloat16, overwrite=True)

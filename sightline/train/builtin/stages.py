@@ -5,20 +5,23 @@ A step holds batches of several tasks: of one task alone, each step would undo w
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sightline.prep.tokens import Tokenizer
 from sightline.train.batch import Batch
 from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.looking import Look, Looker
 from sightline.train.builtin.tasks import Example, Maker, keys_equal
-from sightline.train.builtin.words import Ids
+from sightline.train.builtin.told import Shown, Texts, as_prompts, as_tokens, shown_of, words_of
 from sightline.train.config import Role, Task
 from sightline.train.packing import Pack, Side, embedding_pack, reranking_pack
 
@@ -35,16 +38,18 @@ class Mixed:
 
     Attributes:
         parts: the batches.
-        texts: for each part the tokens of its queries, where they are texts alone, or None.
-        shown: for each part the tokens of what stands on its documents, where they are pictures of words, or None.
+        texts: for each part its queries, where they are texts alone, or None.
+        shown: for each part what stands on its documents, where they are pictures of words, or None.
+        keys: for each part a number for each query, equal where one document answers both.
         pairs: for distillation, for each part the pairs that the reranker judges: of every query, its document and its
             own negatives.
         look: pictures whose every cell is asked for beside the tasks, or None.
     """
 
     parts: tuple[Batch, ...]
-    texts: tuple[list[Ids] | None, ...] = ()
-    shown: tuple[list[Ids] | None, ...] = ()
+    texts: tuple[Texts | None, ...] = ()
+    shown: tuple[Shown | None, ...] = ()
+    keys: tuple[NDArray[np.int64], ...] = ()
     pairs: tuple[Pack, ...] = ()
     look: Look | None = None
 
@@ -77,6 +82,7 @@ class Drawn:
         seed: decides everything.
         tasks_a_step: different tasks in one step.
         distilled: the reranker's tokenizer when its pairs are wanted too.
+        prompts: the vectors of texts are told by a network, which takes prompts, and not by bags of words.
     """
 
     data: Path
@@ -86,6 +92,7 @@ class Drawn:
     seed: int
     tasks_a_step: int = 4
     distilled: Path | None = None
+    prompts: bool = False
 
     def __call__(self) -> Callable[[int], Mixed]:
         """Loads the corpus; called in the process that makes batches."""
@@ -97,42 +104,39 @@ class Drawn:
             if task.name == CELLS:
                 looker = Looker(maker.corpus, tokenizer, self.seed, 1, task.batch)
         tasks = [task for task in self.tasks if task.name != CELLS]
+        told = partial(as_prompts if self.prompts else as_tokens, tokenizer=tokenizer)
 
         def make(step: int) -> Mixed:
             rng = random.Random(f"{self.seed}-{self.role}-{step}")
-            parts, texts, shown, pairs = [], [], [], []
+            parts, texts, shown, keys, pairs = [], [], [], [], []
             drawn = [(task, maker.tasks[task.name](rng, task.batch)) for task in chosen(rng, tasks, self.tasks_a_step)]
             for task, examples in drawn:
-                texts.append(words_of(examples, tokenizer))
-                shown.append(shown_of(examples, tokenizer))
                 if self.role == "reranker":
                     others = [other.document for one, rest in drawn if one is not task for other in rest]
                     parts.append(judging_batch(task, examples, others, tokenizer, rng))
                 elif judge is None:
                     parts.append(contrast_batch(task, examples, tokenizer))
+                    texts.append(words_of(examples, told))
+                    shown.append(shown_of(examples, told))
+                    keys.append(np.asarray([number(example.key) for example in examples], np.int64))
                 else:
                     part, pack = distilling_batch(task, examples, tokenizer, judge, rng)
                     parts.append(part)
                     pairs.append(pack)
             # of the cells every step is like the last ones of their own stage
             look = None if looker is None else looker(step + 1)
-            return Mixed(tuple(parts), tuple(texts), tuple(shown), tuple(pairs), look)
+            return Mixed(tuple(parts), tuple(texts), tuple(shown), tuple(keys), tuple(pairs), look)
 
         return make
 
 
-def words_of(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Ids] | None:
-    """Tokens of the queries, or None where one of them is more than a text."""
-    if any(example.query.image is not None or example.query.frames is not None for example in examples):
-        return None
-    return [np.asarray(tokenizer.encode(example.query.text), np.int64) for example in examples]
+def number(key: str) -> int:
+    """The same for the same key in every process.
 
-
-def shown_of(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Ids] | None:
-    """Tokens of what stands on the documents, or None where one of them is no picture of words."""
-    if not all(example.shown for example in examples):
-        return None
-    return [np.asarray(tokenizer.encode(example.shown), np.int64) for example in examples]
+    >>> number("a red ring") == number("a red ring") != number("a blue ring")
+    True
+    """
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def chosen(rng: random.Random, tasks: Sequence[Task], count: int) -> list[Task]:

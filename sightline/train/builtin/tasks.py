@@ -31,6 +31,7 @@ class Example:
         key: pairs of equal key answer each other's queries.
         shown: the words that stand on the document, where it is a picture of words and nothing else, or all its names,
             where it is a picture of one thing that has many.
+        heading: what stands over the words of ``shown``, or "".
     """
 
     query: Side
@@ -38,6 +39,7 @@ class Example:
     negatives: tuple[Side, ...] = ()
     key: str = ""
     shown: str = ""
+    heading: str = ""
 
 
 TEXT_SOURCES: Final = ("tatoeba", "wordnet", "wordnet-ex", "banking77", "emoji-xling", "code")
@@ -81,6 +83,10 @@ EDITS: Final = 3
 """Changes asked of the same picture."""
 HEADED: Final = 0.35
 """Share of the pages with a heading."""
+CLIP_SIDE: Final = 128
+"""Pixels of a clip that is asked for by a picture or a clip, or asks for one."""
+CLIP_FRAMES: Final = 6
+"""Its frames."""
 
 
 def zoomed(rng: random.Random, count: int, most: float) -> tuple[float, int]:
@@ -295,6 +301,7 @@ class Maker:
             "chart": self.chart,
             "clip": self.clip,
             "edit": self.edit,
+            "again": self.again,
             "tone": self.tone,
             "emoji": self.emoji,
             "icon": self.icon,
@@ -319,9 +326,10 @@ class Maker:
             page = drawing.draw_page(rng, texts, width, height, size=size, heading=heading, plain=plain)
             kind = rng.random()
             query = heading if heading and kind < 0.3 else texts[0] if kind < 0.6 else half(rng, texts[0])
-            # rare words weigh much in a bag: said once more, the text stays before the words over it
-            shown = f"{page.text} {page.text.removeprefix(heading).strip()}" if heading else page.text
-            examples.append(Example(Side(query), Side(image=page.pixels), key=texts[0], shown=shown))
+            body = page.text.removeprefix(heading).strip()
+            over = heading if body else ""  # one that fills the page is its text
+            document = Side(image=page.pixels)
+            examples.append(Example(Side(query), document, key=texts[0], shown=body or page.text, heading=over))
         return examples
 
     def sheet(self, rng: random.Random, count: int) -> list[Example]:
@@ -577,6 +585,56 @@ class Maker:
             negatives = (Side(image=one), Side(image=again))
             examples.append(Example(Side(words, image=one), Side(image=two), negatives, key=changed.caption()))
         return examples
+
+    def again(self, rng: random.Random, count: int) -> list[Example]:
+        """A picture or a clip, and the same thing shown otherwise: whole, turned round, arranged or moving anew."""
+        zoom, count = zoomed(rng, count, 2.2)
+        side = cells(rng.choice((96, 128)) * zoom)
+        kinds = (self._photo_again, self._scene_again, self._page_again, self._still_again, self._clip_again)
+        return [rng.choice(kinds)(rng, side) for _ in range(count)]
+
+    def _photo_again(self, rng: random.Random, side: int) -> Example:
+        """A part of a photograph, mirrored, turned or in other light, and the whole."""
+        name = rng.choice([*self.photos])
+        image = self.corpus.picture(rng.choice(self.photos[name]).q_image)
+        part, whole = (
+            np.asarray(one.resize((side, side), Image.Resampling.BICUBIC), np.uint8)
+            for one in (augment_photo(rng, image), image)
+        )
+        return Example(Side(image=part), Side(image=whole), key=name)
+
+    def _scene_again(self, rng: random.Random, side: int) -> Example:
+        """A scene and another drawing of it; two in which one thing is different are wrong."""
+        scene = drawing.random_scene(rng)
+        near = [one for one in drawing.near_scenes(rng, scene, 2) if one.caption() != scene.caption()]
+        first, again, *wrong = (Side(image=scene_picture(rng, one, side)) for one in (scene, scene, *near))
+        return Example(first, again, tuple(wrong), key=scene.caption())
+
+    def _page_again(self, rng: random.Random, side: int) -> Example:
+        """The upper part of a page and the page."""
+        texts = page_texts(rng, self.sentences, self.words, 256, 256)
+        heading = some_heading(rng, self.words)
+        page = drawing.draw_page(rng, texts[:6], 256, 256, size=(14, 24), heading=heading, plain=rng.random() < 0.5)
+        part = page.pixels[: CELL * rng.randint(3, 6), : CELL * rng.randint(6, 8)]
+        return Example(Side(image=np.ascontiguousarray(part)), Side(image=page.pixels), key=page.text)
+
+    def _still_again(self, rng: random.Random, side: int) -> Example:
+        """A scene and a clip that shows it; a clip of one in which one thing is different is wrong."""
+        scene = drawing.random_scene(rng)
+        other = drawing.edit_scene(rng, scene)[0]
+        picture, still, wrong = (scene_picture(rng, one, CLIP_SIDE) for one in (scene, scene, other))
+        clips = (Side(frames=np.repeat(one[None], CLIP_FRAMES, 0)) for one in (still, wrong))
+        return Example(Side(image=picture), next(clips), (next(clips),), key=scene.caption())
+
+    def _clip_again(self, rng: random.Random, side: int) -> Example:
+        """A clip of a moving shape and another of the same; the opposite motion is wrong."""
+        shape, color = rng.choice(drawing.SHAPES), rng.choice([*drawing.COLORS])
+        motion = rng.choice([*drawing.MOTIONS])
+        first, again, wrong = (
+            Side(frames=drawing.draw_clip(rng, shape, color, one, CLIP_SIDE, CLIP_FRAMES))
+            for one in (motion, motion, drawing.MOTIONS[motion])
+        )
+        return Example(first, again, (wrong,), key=f"a {color} {shape} {motion}")
 
     def tone(self, rng: random.Random, count: int) -> list[Example]:
         """An emoji and the words for another tone of skin."""

@@ -36,9 +36,12 @@ from sightline.train.builtin.spelling import GRAM_INDEX, GRAMS, grams, rarity, s
 from sightline.train.builtin.stages import CELLS, Drawn, judging_batch
 from sightline.train.builtin.tasks import Maker, half
 from sightline.train.builtin.words import Bagging, Bags, Sources, words_step
+from sightline.train.packing import Side
 from tests.train.builtin.small import VOCAB_SIZE, descend, make_corpus, tiny_model, use_tiny_geometry
 
-STAGES = {name: recipe.stage_file(name, Path("out")) for name in ("s0", "s1", "reranker", "s2")}
+STAGES = {
+    name: recipe.stage_file(name, Path("out")) for name in ("s0", "s1", "reranker", "s2", "more", "more_reranker")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -388,7 +391,7 @@ def test_every_task_of_a_stage_can_be_drawn(corpus: Corpus, stage: str) -> None:
         examples = maker.tasks[task.name](random.Random(task.name), 6)
         assert 2 <= len(examples) <= 6 or task.name in ("photo", "banking77"), task.name
         for example in examples:
-            assert example.key and example.query.text
+            assert example.key and bool(example.query.text) == (task.name != "again")
             if stage in ("s0", "s1"):
                 assert len(example.negatives) >= task.negatives, task.name
     raw = tomllib.loads((recipe.FILES / f"{stage}.toml").read_text(encoding="utf-8"))
@@ -452,6 +455,35 @@ def test_scenes_on_a_dark_ground_are_seen() -> None:
             for group in scene.groups:
                 assert sum(abs(a - b) for a, b in zip(drawing.COLORS[group.color], paper, strict=True)) > 100
     assert 20 < dark < 90
+
+
+def pixels_of(side: Side) -> np.ndarray:
+    pixels = side.frames if side.frames is not None else side.image
+    assert pixels is not None
+    return pixels
+
+
+def test_what_a_picture_asks_for_is_the_same_thing_and_not_one_near_it(corpus: Corpus) -> None:
+    maker, kinds = Maker(corpus), set()
+    for seed in range(20):
+        for example in maker.again(random.Random(seed), 6):
+            asked, found = example.query, example.document
+            kinds.add((asked.frames is not None, found.frames is not None))
+            assert not asked.text and not found.text and example.key
+            right = pixels_of(found)
+            for wrong in map(pixels_of, example.negatives):
+                assert right.shape == wrong.shape and not np.array_equal(right, wrong)
+            assert all(length % 32 == 0 for side in (asked, found) for length in pixels_of(side).shape[-3:-1])
+    assert kinds == {(False, False), (False, True), (True, True)}
+
+
+def test_a_page_tells_its_text_apart_from_its_heading(corpus: Corpus) -> None:
+    maker, under = Maker(corpus), 0
+    for seed in range(30):
+        for example in maker.page(random.Random(seed), 4):
+            assert example.shown and (not example.heading or not example.shown.startswith(example.heading))
+            under += bool(example.heading)
+    assert under > 10
 
 
 def test_a_sheet_is_asked_for_by_what_stands_on_it(corpus: Corpus) -> None:
@@ -551,7 +583,7 @@ def flat(value: Any) -> Iterator[object]:
         yield value
 
 
-@pytest.mark.parametrize("name", ["words", "looking", "imitation", "s1", "reranker", "s2"])
+@pytest.mark.parametrize("name", ["words", "looking", "imitation", "s1", "reranker", "s2", "more", "more_reranker"])
 def test_a_step_is_the_same_whoever_draws_it(data: Path, path: Path, name: str) -> None:
     source: Any = {
         "words": lambda: Bagging(data, path, 5, 16),
@@ -560,8 +592,9 @@ def test_a_step_is_the_same_whoever_draws_it(data: Path, path: Path, name: str) 
     }.get(name)
     if source is None:
         stage = recipe.stage_file(name, Path("out"), recipe.Scale(batch=0.05))
-        role: Any = "reranker" if name == "reranker" else "embedder"
-        source = Drawn(data, path, stage.task, role, 5, distilled=path if name == "s2" else None)
+        role: Any = "reranker" if name.endswith("reranker") else "embedder"
+        distilled = path if name == "s2" else None
+        source = Drawn(data, path, stage.task, role, 5, distilled=distilled, prompts=name == "more")
     else:
         source = source()
     make, again = source(), pickle.loads(pickle.dumps(source))()  # as another process gets it
@@ -573,10 +606,12 @@ def test_a_step_is_the_same_whoever_draws_it(data: Path, path: Path, name: str) 
         mixed = make(7)
         assert len({part.task for part in mixed.parts}) == len(mixed.parts) == 4
         assert mixed.task == "+".join(part.task for part in mixed.parts)
-        told = {part.task for part, shown in zip(mixed.parts, mixed.shown, strict=True) if shown is not None}
-        assert told == {part.task for part in mixed.parts} & {"page", "sheet", "line", "emoji"}
+        if name in ("s0", "s1", "more"):
+            told = {part.task for part, shown in zip(mixed.parts, mixed.shown, strict=True) if shown is not None}
+            assert told == {part.task for part in mixed.parts} & {"page", "sheet", "line", "emoji"}
+            assert [len(keys) for keys in mixed.keys] == [len(part.queries[0].lengths) for part in mixed.parts]
         assert (mixed.look is not None) == (name == "s1")
-        if name == "reranker":
+        if name.endswith("reranker"):
             assert all(min(part.groups) > 1 for part in mixed.parts)
         if name == "s2":
             assert [len(pack.lengths) for pack in mixed.pairs] == [

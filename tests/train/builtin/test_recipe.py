@@ -34,6 +34,8 @@ from tests.train.test_export import theirs
 
 STEPS = {"words": 90, "looking": 18, "imitation": 36, "s0": 15, "s1": 48, "reranker": 24, "s2": 18}
 """Of the toy run."""
+MORE_STEPS = {"more": 15, "more_reranker": 15}
+"""Of what goes on from its models."""
 RATES = {"imitation": 2.0, "s0": 3.0, "s1": 5.0, "reranker": 4.0, "s2": 4.0}
 """Factors: a small network wants larger steps."""
 TASKS = ("cells", "tatoeba", "emoji", "scene", "clip")
@@ -49,7 +51,7 @@ def toy_stage(name: str, out: Path, scale: recipe.Scale = SCALE, **more: Any) ->
     """A stage of a few steps, with checkpoints between them."""
     stage = real_stage_file(name, out, dataclasses.replace(scale, rate=RATES.get(name, 1.0)), **more)
     tasks = tuple(task for task in stage.task if task.name in TASKS) or stage.task
-    return dataclasses.replace(stage, steps=STEPS[name], save_every=SAVE_EVERY, task=tasks)
+    return dataclasses.replace(stage, steps=(STEPS | MORE_STEPS)[name], save_every=SAVE_EVERY, task=tasks)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,6 +79,15 @@ def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe.run(data, folder, scale=SCALE, device="cpu", screen=False, done=lambda name, _: told.append(name))
     assert told == [*recipe.STAGES]
     return folder
+
+
+@pytest.fixture
+def shipped(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """The toy models in the place of the package's."""
+    recipe.ship(recipe.results(out, recipe.STAGES), tmp_path / "package")
+    folders = {role: tmp_path / "package" / role for role in builtin.MODELS}
+    monkeypatch.setattr(builtin, "path", folders.__getitem__)
+    return folders
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -155,11 +166,37 @@ def test_transformers_gives_the_rerankers_odds(out: Path) -> None:
         assert abs(float(logits[yes] - logits[no]) - ours) <= 1e-4 * max(1.0, abs(ours))
 
 
+def test_the_packages_models_go_on(
+    data: Path, out: Path, shipped: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = ("page", "passage", "sheet", "tatoeba")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{__name__}.TASKS", pages)
+        words = ["train", "builtin", "--data", data, "--out", tmp_path / "on", "--stages", "more,more_reranker"]
+        words += ["--batch", 0.1, "--device", "cpu", "--ship", tmp_path / "new", "--json"]
+        done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["stages"] == ["more", "more_reranker"]
+    assert moved(shipped["embedder"], tmp_path / "new" / "embedder") == {"decoder"}
+    assert "vision" not in moved(shipped["reranker"], tmp_path / "new" / "reranker")
+    assert not (tmp_path / "on" / "start").exists()
+    # what texts say is held: an old index of them is found by the new model
+    texts = [f"the {color} {noun}" for color in ("red", "blue", "green") for noun in ("river", "house", "ticket")]
+    before, after = (
+        sl.Embedder.load(str(folder), dtype="float32", device="cpu").embed(texts)
+        for folder in (shipped["embedder"], tmp_path / "new" / "embedder")
+    )
+    assert (before * after).sum(1).min() > 0.9
+    assert sl.Reranker.load(str(tmp_path / "new" / "reranker"), device="cpu").card.trust == recipe.TRUST
+
+
 class Stopped(Exception):
     """As a kill would, between two steps."""
 
 
-@pytest.mark.parametrize(("name", "step"), [("looking", "looking_loss"), ("s0", "embedding_step")])
+@pytest.mark.parametrize(
+    ("name", "step"), [("looking", "looking_loss"), ("s0", "embedding_step"), ("more", "embedding_step")]
+)
 def test_a_stopped_stage_goes_on_to_the_same_losses(
     data: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, step: str
 ) -> None:
@@ -167,6 +204,10 @@ def test_a_stopped_stage_goes_on_to_the_same_losses(
     for before in ("start", "words", "looking", "imitation"):
         if before != name:
             (tmp_path / before).symlink_to(out / before)
+    if name == "more":  # the pages before the kill are remembered after it
+        monkeypatch.setattr(f"{__name__}.TASKS", ("page", "passage", "sheet", "tatoeba"))
+        recipe.ship(recipe.results(out, recipe.STAGES), tmp_path / "package")
+        monkeypatch.setattr(builtin, "path", (tmp_path / "package").joinpath)
     real, taken = getattr(recipe, step), 0
 
     def stopping(*given: Any) -> Any:
@@ -183,6 +224,9 @@ def test_a_stopped_stage_goes_on_to_the_same_losses(
             recipe.run(data, tmp_path, **again)
     assert latest(tmp_path / name / "checkpoints") == SAVE_EVERY and not (tmp_path / name / "model").exists()
     recipe.run(data, tmp_path, **again)
+    if name == "more":
+        recipe.run(data, tmp_path / "whole", **again)
+        out = tmp_path / "whole"
     expected, found = (log.read(folder / name / "log.csv") for folder in (out, tmp_path))
     assert [line.step for line in found] == [line.step for line in expected]
     assert [line.loss for line in found] == pytest.approx([line.loss for line in expected], abs=1e-5)
