@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sightline.model.text import DecoderAttention
+from sightline.model.text import DecoderAttention, DecoderMlp, JoinedDecoderAttention
 from sightline.model.vision import VisionAttention
 from sightline.model.vl import QwenVL
 
@@ -35,14 +35,17 @@ class Rounded:
     def __init__(self) -> None:
         self._last: tuple[weakref.ref[Tensor], Tensor, Tensor] | None = None
 
-    def of(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(T, C) float32 -> (T, C) uint8 around 128, and (T, 1) float32 scales."""
+    def of(self, x: Tensor, *, spent: bool = False) -> tuple[Tensor, Tensor]:
+        """(T, C) float32 -> (T, C) uint8 around 128, and (T, 1) float32 scales; a ``spent`` one is written over."""
         last = self._last
         if last is not None and last[0]() is x:
             return last[1], last[2]
-        scales = x.abs().amax(1, keepdim=True).clamp_min_(1e-12) / TOP
-        rounded = (x / scales).add_(ZERO + 0.5).to(torch.uint8)
-        self._last = (weakref.ref(x), rounded, scales)
+        loudest = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
+        scales = loudest.clamp_min_(1e-12).div_(TOP)
+        # through signed bytes, which torch makes five times as fast as unsigned ones; 128 more is the other sign bit
+        whole = x.div_(scales) if spent else x / scales
+        rounded = whole.round_().to(torch.int8).view(torch.uint8).add_(ZERO)
+        self._last = None if spent else (weakref.ref(x), rounded, scales)
         return rounded, scales
 
 
@@ -68,15 +71,43 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
         self.register_buffer("digest", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, C) -> (T, D) float32."""
-        rounded, scales = self._rounded.of(x)
+    def unscaled(self, x: Tensor, *, spent: bool = False) -> tuple[Tensor, Tensor]:
+        """(T, C) -> the product (T, D) float32 before its bias, and (T, 1) by which its rows are to be multiplied.
+
+        A ``spent`` input is written over.
+        """
+        rounded, scales = self._rounded.of(x, spent=spent)
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, ZERO, self._packed, self.scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
+        return y, scales
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, C) -> (T, D) float32."""
+        y, scales = self.unscaled(x)
         y.mul_(scales)
         bias: Tensor | None = self.bias  # type: ignore[assignment]
         return y if bias is None else y.add_(bias)
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """(T, C) -> (T, D), added to ``other`` (T, D), of a layer without bias."""
+        return torch.addcmul(other, *self.unscaled(x))
+
+
+class Int8DecoderMlp(nn.Module):
+    """``DecoderMlp`` without a tensor for each step between its products; takes over its layers."""
+
+    def __init__(self, mlp: DecoderMlp) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+
+    def added(self, x: Tensor, normed: Tensor) -> Tensor:
+        """(T, C) and the same normalised -> (T, C)."""
+        up, scales = self.up_proj.unscaled(normed)  # type: ignore[operator]
+        wide = F.silu(self.gate_proj(normed), inplace=True).mul_(up)
+        # what a row is multiplied by before it is rounded, its rounding divides it by
+        down, own = self.down_proj.unscaled(wide, spent=True)  # type: ignore[operator]
+        return torch.addcmul(x, down, own * scales)
 
 
 class WideEmbedding(nn.Embedding):
@@ -98,6 +129,10 @@ class WideEmbedding(nn.Embedding):
 def to_int8(network: QwenVL) -> QwenVL:
     """The network with int8 weights, changed in place a layer at a time; on a CPU."""
     rounded = Rounded()
+    for layer in network.language_model.layers[:-1]:  # the last is asked of a few tokens only
+        attention: DecoderAttention = layer.self_attn  # type: ignore[assignment]  # of a ModuleList
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        layer.self_attn = JoinedDecoderAttention(attention, [part.weight for part in parts], lambda linear: linear)
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
@@ -107,6 +142,8 @@ def to_int8(network: QwenVL) -> QwenVL:
         if module is not network.language_model.embed_tokens:
             for name, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(parameter.float(), requires_grad=False))
+    for layer in network.language_model.layers:
+        layer.mlp = Int8DecoderMlp(layer.mlp)  # type: ignore[arg-type]  # of a ModuleList
     network.language_model.embed_tokens = WideEmbedding(network.language_model.embed_tokens)
     network.language_model.rounds_up = True
     return network

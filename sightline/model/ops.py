@@ -284,6 +284,13 @@ def _head_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return mixed.transpose(0, 1)
 
 
+@lru_cache(BLOCK_QUERIES)
+def _later(length: int) -> Tensor:
+    """(length, length) on the CPU: what stands after a token."""
+    with torch.inference_mode(False):  # it may be wanted for training later
+        return torch.ones(length, length, dtype=torch.bool).triu(1)
+
+
 def _causal_in_blocks(q: Tensor, k: Tensor, v: Tensor, prefix: KeyValue | None) -> Tensor:
     """Causal attention of one segment in bf16 on a CPU: a block of queries at a time, and only the keys it sees.
 
@@ -301,8 +308,7 @@ def _causal_in_blocks(q: Tensor, k: Tensor, v: Tensor, prefix: KeyValue | None) 
         end = min(start + BLOCK_QUERIES, length)
         rows = queries[:, :, start:end].reshape(num_kv, repeat * (end - start), head_dim)
         scores = torch.bmm(rows, keys[:, :, : before + end]).view(num_kv, repeat, end - start, before + end)
-        later = torch.ones(end - start, end - start, dtype=torch.bool, device=q.device).triu(1)
-        scores[..., before + start :].masked_fill_(later, float("-inf"))
+        scores[..., before + start :].masked_fill_(_later(end - start), float("-inf"))
         weights = scores.view(num_kv, repeat * (end - start), before + end).softmax(-1)
         mixed = torch.bmm(weights, values[:, : before + end])
         out.append(mixed.view(num_kv, repeat, end - start, head_dim))

@@ -12,8 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from sightline.model.ops import Turn, rotate
-from sightline.model.text import DecoderAttention, DecoderMlp
+from sightline.model.text import DecoderAttention, DecoderMlp, JoinedDecoderAttention
 from sightline.model.vision import VisionMlp
 from sightline.model.vl import QwenVL
 
@@ -67,40 +66,6 @@ class PackedLinear(nn.Module):
         return product(x, other, self._packed, self.bias, "add")  # type: ignore[no-any-return]
 
 
-class PackedDecoderAttention(DecoderAttention):
-    """``DecoderAttention`` whose queries, keys and values are one product, one norm and one rotation.
-
-    Takes over the packed layer behind it; for layers whose every token is asked.
-    """
-
-    def __init__(self, attention: DecoderAttention) -> None:
-        nn.Module.__init__(self)
-        self.head_dim, self.attention_dtype = attention.head_dim, attention.attention_dtype
-        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-        weights: list[Tensor] = [part.dense() for part in parts]  # type: ignore[operator]
-        self._heads = [len(weight) // self.head_dim for weight in weights]
-        whole = nn.Linear(weights[0].shape[1], sum(map(len, weights)), bias=False, device="meta")
-        whole.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
-        self.qkv, self.o_proj = PackedLinear(whole), attention.o_proj
-        norms = (attention.q_norm.weight.expand(self._heads[0], -1), attention.k_norm.weight.expand(self._heads[1], -1))
-        self.qk_norm = attention.q_norm
-        self.qk_norm.weight = nn.Parameter(torch.cat(norms), requires_grad=False)
-
-    def projected(self, x: Tensor, by: Turn) -> tuple[Tensor, Tensor, Tensor]:
-        """(T, C) -> queries, keys, values."""
-        num_queries, num_keys, num_values = self._heads
-        made = self.qkv(x).view(len(x), -1, self.head_dim)
-        turned = rotate(self.qk_norm(made[:, : num_queries + num_keys]), by)
-        parts = (turned[:, :num_queries], turned[:, num_queries:], made[:, -num_values:])
-        dtype = self.attention_dtype or x.dtype
-        queries, keys, values = (part.to(dtype) for part in parts)
-        return queries, keys, values
-
-    def added(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """(T, C) and what attention mixed, (T, H, D) -> their sum (T, C) behind the last product."""
-        return self.o_proj.plus(mixed.flatten(1).to(x.dtype), x)  # type: ignore[no-any-return, operator]
-
-
 class PackedDecoderMlp(nn.Module):
     """``DecoderMlp`` in three products and nothing between them; takes over its packed layers."""
 
@@ -135,6 +100,9 @@ def joined(network: QwenVL) -> QwenVL:
             elif isinstance(child, VisionMlp):
                 setattr(module, name, PackedVisionMlp(child))
     for layer in network.language_model.layers[:-1]:  # the last is asked of a few tokens only
-        layer.self_attn = PackedDecoderAttention(layer.self_attn)  # type: ignore[arg-type]  # of a ModuleList
+        attention: DecoderAttention = layer.self_attn  # type: ignore[assignment]  # of a ModuleList
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        weights: list[Tensor] = [part.dense() for part in parts]  # type: ignore[operator]
+        layer.self_attn = JoinedDecoderAttention(attention, weights, PackedLinear)
     network.language_model.rounds_up = True
     return network

@@ -6,7 +6,7 @@ Names follow the checkpoint's tensors. Source: transformers 4.57.3 ``modeling_qw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -68,6 +68,45 @@ class DecoderAttention(nn.Module):
     def added(self, x: Tensor, mixed: Tensor) -> Tensor:
         """(T, C) and what attention mixed, (T, H, D) -> their sum (T, C) behind the last product."""
         return x + self.o_proj(mixed.flatten(1).to(x.dtype))  # type: ignore[no-any-return]
+
+
+class JoinedDecoderAttention(DecoderAttention):
+    """``DecoderAttention`` whose queries, keys and values are one product, one norm and one rotation.
+
+    For inference, and for layers whose every token is asked.
+
+    Args:
+        attention: the layer it stands for; what lies behind its attention is taken over.
+        weights: of its queries, keys and values.
+        linear: makes the joined layer; what it makes has ``plus``, as what lies behind the attention has by then.
+    """
+
+    def __init__(
+        self, attention: DecoderAttention, weights: Sequence[Tensor], linear: Callable[[nn.Linear], nn.Module]
+    ) -> None:
+        nn.Module.__init__(self)
+        self.head_dim, self.attention_dtype = attention.head_dim, attention.attention_dtype
+        self._heads = [len(weight) // self.head_dim for weight in weights]
+        whole = nn.Linear(weights[0].shape[1], sum(map(len, weights)), bias=False, device="meta")
+        whole.weight = nn.Parameter(torch.cat(list(weights)), requires_grad=False)
+        self.qkv, self.o_proj = linear(whole), attention.o_proj
+        norms = (attention.q_norm.weight.expand(self._heads[0], -1), attention.k_norm.weight.expand(self._heads[1], -1))
+        self.qk_norm = attention.q_norm
+        self.qk_norm.weight = nn.Parameter(torch.cat(norms), requires_grad=False)
+
+    def projected(self, x: Tensor, by: Turn) -> tuple[Tensor, Tensor, Tensor]:
+        """(T, C) -> queries, keys, values."""
+        num_queries, num_keys, num_values = self._heads
+        made = self.qkv(x).view(len(x), -1, self.head_dim)
+        turned = rotate(self.qk_norm(made[:, : num_queries + num_keys]), by)
+        parts = (turned[:, :num_queries], turned[:, num_queries:], made[:, -num_values:])
+        dtype = self.attention_dtype or x.dtype
+        queries, keys, values = (part.to(dtype) for part in parts)
+        return queries, keys, values
+
+    def added(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """(T, C) and what attention mixed, (T, H, D) -> their sum (T, C) behind the last product."""
+        return self.o_proj.plus(mixed.flatten(1).to(x.dtype), x)  # type: ignore[no-any-return, operator]
 
 
 class DecoderMlp(nn.Module):

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 import sightline as sl
+from sightline import builtin
 from sightline.engine import loading
 from sightline.engine.towers import share_tower
 from sightline.errors import ConfigError
-from sightline.model.int8 import Int8Linear, Rounded, can_int8, to_int8
+from sightline.model.int8 import Int8DecoderMlp, Int8Linear, Rounded, can_int8, to_int8
+from sightline.model.text import DecoderMlp
 from sightline.model.weights import Checkpoint
 from sightline.protocols import ItemLike
 from tests.parity.checkpoints import TEXTS, TINY, random_checkpoint
@@ -38,6 +40,35 @@ def test_a_layer_is_what_its_rounding_says(tokens, bias):
     assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 2e-3
     whole = linear(x)
     assert torch.nn.functional.cosine_similarity(found, whole).min() > 0.9995
+
+
+@torch.no_grad()
+def test_a_spent_input_gives_the_same_and_is_not_remembered():
+    torch.manual_seed(0)
+    shared = Rounded()
+    x = torch.randn(4, 64)
+    rounded, scales = shared.of(x.clone())
+    again, same = shared.of(x, spent=True)
+    assert torch.equal(again, rounded) and torch.equal(same, scales) and again.dtype == torch.uint8
+    x.copy_(torch.randn(4, 64))  # written over by now: what it was must not come back for what it is
+    assert not torch.equal(shared.of(x)[0], rounded)
+
+
+@torch.no_grad()
+def test_the_mlp_is_what_its_products_say():
+    torch.manual_seed(1)
+    mlp = DecoderMlp(Checkpoint(builtin.path("embedder")).config.text)
+    for parameter in mlp.parameters():
+        parameter.normal_(0.0, 0.1)
+    x, normed = torch.randn(9, 256), torch.randn(9, 256) * torch.logspace(-2, 2, 9)[:, None]
+    whole = mlp.added(x, normed)
+    shared = Rounded()
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        setattr(mlp, name, Int8Linear(getattr(mlp, name), shared))
+    plain = mlp.added(x, normed)
+    joined = Int8DecoderMlp(mlp).added(x, normed)
+    torch.testing.assert_close(joined, plain, atol=1e-4, rtol=1e-3)
+    assert torch.nn.functional.cosine_similarity(joined - x, whole - x).min() > 0.999
 
 
 @torch.no_grad()

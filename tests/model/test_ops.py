@@ -132,6 +132,16 @@ def test_causal_attention_in_bf16_is_near_float32(groups, prefix):
     assert not torch.equal(other[250:300], half[250:300])
 
 
+def test_what_inference_kept_serves_training():
+    lengths = [600]
+    q, k, v = (draw(600, 2, 16, seed).bfloat16() for seed in range(3))
+    with torch.inference_mode():
+        before = attention(q.clone(), k.clone(), v.clone(), lengths, causal=True)
+    learned = attention(q.requires_grad_(), k, v, lengths, causal=True)
+    learned.float().square().sum().backward()
+    assert torch.equal(learned.detach(), before) and q.grad is not None and q.grad.isfinite().all()
+
+
 def test_no_segment_sees_another():
     q, k, v = (draw(10, 2, 8, seed) for seed in range(3))
     before = attention(q, k, v, [4, 6], causal=False)
