@@ -170,6 +170,8 @@ def merge(
         shares = None if weights is None else [float(part) for part in weights.replace(",", " ").split()]
     except ValueError:
         raise ConfigError(f'--weights are numbers, such as "0.6 0.4", not {weights!r}') from None
+    if "builtin" in (*checkpoints, base):
+        raise ConfigError("builtin is an embedder and a reranker: give the folder that sightline.builtin.path() names")
     way = next((one for one in merging.HOWS if one == how), None)
     if way is None:
         raise ConfigError(f"--how is one of {', '.join(merging.HOWS)}, not {how!r}")

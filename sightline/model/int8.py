@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sightline.model.text import DecoderAttention, DecoderMlp, JoinedDecoderAttention
-from sightline.model.vision import VisionAttention
+from sightline.model.vision import VisionAttention, VisionMlp
 from sightline.model.vl import QwenVL
 
 TOP: Final = 127
@@ -82,9 +82,9 @@ class Int8Linear(nn.Module):
         )
         return y, scales
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, C) -> (T, D) float32."""
-        y, scales = self.unscaled(x)
+    def forward(self, x: Tensor, *, spent: bool = False) -> Tensor:
+        """(T, C) -> (T, D) float32; a ``spent`` input is written over."""
+        y, scales = self.unscaled(x, spent=spent)
         y.mul_(scales)
         bias: Tensor | None = self.bias  # type: ignore[assignment]
         return y if bias is None else y.add_(bias)
@@ -108,6 +108,19 @@ class Int8DecoderMlp(nn.Module):
         # what a row is multiplied by before it is rounded, its rounding divides it by
         down, own = self.down_proj.unscaled(wide, spent=True)  # type: ignore[operator]
         return torch.addcmul(x, down, own * scales)
+
+
+class Int8VisionMlp(nn.Module):
+    """``VisionMlp`` likewise."""
+
+    def __init__(self, mlp: VisionMlp) -> None:
+        super().__init__()
+        self.linear_fc1, self.linear_fc2 = mlp.linear_fc1, mlp.linear_fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, C) -> (P, C)."""
+        wide = torch.ops.aten.gelu_(self.linear_fc1(x), approximate="tanh")
+        return self.linear_fc2(wide, spent=True)  # type: ignore[no-any-return]
 
 
 class WideEmbedding(nn.Embedding):
@@ -142,6 +155,8 @@ def to_int8(network: QwenVL) -> QwenVL:
         if module is not network.language_model.embed_tokens:
             for name, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(parameter.float(), requires_grad=False))
+    for block in network.visual.blocks:
+        block.mlp = Int8VisionMlp(block.mlp)  # type: ignore[arg-type]  # of a ModuleList
     for layer in network.language_model.layers:
         layer.mlp = Int8DecoderMlp(layer.mlp)  # type: ignore[arg-type]  # of a ModuleList
     network.language_model.embed_tokens = WideEmbedding(network.language_model.embed_tokens)

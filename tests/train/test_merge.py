@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from typer.testing import CliRunner
 
+from sightline.cli.app import app
 from sightline.embed import Embedder
 from sightline.errors import ConfigError, WeightsError
 from sightline.model.weights import Checkpoint
@@ -215,3 +217,18 @@ def test_memory_is_that_of_a_tensor_not_of_a_checkpoint(tmp_path: Path) -> None:
     )
     assert int(done.stdout) < 0.35 * size, f"{int(done.stdout) / 1e6:.0f} MB for {size / 1e6:.0f} MB of weights"
     assert len(list((tmp_path / "big").glob("*.safetensors"))) > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["builtin", "x"], "builtin is an embedder and a reranker"),
+        (["x", "y", "--how", "task", "--base", "builtin"], "builtin is an embedder and a reranker"),
+        (["x", "y", "--weights", "much"], "--weights are numbers"),
+        (["x", "y", "--how", "sum"], "--how is one of"),
+    ],
+)
+def test_the_command_refuses(tmp_path: Path, words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["train", "merge", *words, "--out", str(tmp_path / "made")])
+    assert done.exit_code == 2 and said in done.output
+    assert not (tmp_path / "made").exists()
