@@ -180,7 +180,7 @@ def _is_wide(x: Tensor) -> bool:
 def _is_onednn_faster() -> bool:
     """Whether oneDNN's float32 product takes much less time here than torch's own, which is MKL's on most machines.
 
-    MKL uses half of what processors have that are not Intel's. Asked once, in three milliseconds.
+    On AMD's Zen 5 it takes less than half (docs/performance.md). Asked once, in a few milliseconds.
     """
     if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
