@@ -23,7 +23,7 @@ from sightline.prep.tokens import Tokenizer
 from sightline.train import losses
 from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.tasks import Example, Maker, half, lemmas
-from sightline.train.builtin.told import Shown, as_tokens, shown_of, told_of
+from sightline.train.builtin.told import Told, as_tokens, shown_of, told_of
 from sightline.train.builtin.words import Bags
 from sightline.train.packing import Pack, Side, embedding_pack, forward
 
@@ -62,7 +62,7 @@ class Texts:
     """Prompts, and what stands in them; by kind: ``texts``, and those of ``PICTURES``."""
 
     packs: dict[str, Pack]
-    shown: dict[str, Shown]
+    shown: dict[str, Told]
 
     @property
     def queries(self) -> tuple[Pack, ...]:

@@ -21,7 +21,7 @@ from sightline.train.batch import Batch
 from sightline.train.builtin.corpus import Corpus
 from sightline.train.builtin.looking import Look, Looker
 from sightline.train.builtin.tasks import Example, Maker, keys_equal
-from sightline.train.builtin.told import Shown, Texts, as_prompts, as_tokens, shown_of, words_of
+from sightline.train.builtin.told import Told, as_prompts, as_tokens, shown_of, words_of
 from sightline.train.config import Role, Task
 from sightline.train.packing import Pack, Side, embedding_pack, reranking_pack
 
@@ -38,8 +38,8 @@ class Mixed:
 
     Attributes:
         parts: the batches.
-        texts: for each part its queries, where they are texts alone, or None.
-        shown: for each part what stands on its documents, where they are pictures of words, or None.
+        texts: for each part what its queries are told, where they are texts alone, or None.
+        shown: for each part what its documents are told, where they are pictures of words, or None.
         keys: for each part a number for each query, equal where one document answers both.
         pairs: for distillation, for each part the pairs that the reranker judges: of every query, its document and its
             own negatives.
@@ -47,8 +47,8 @@ class Mixed:
     """
 
     parts: tuple[Batch, ...]
-    texts: tuple[Texts | None, ...] = ()
-    shown: tuple[Shown | None, ...] = ()
+    texts: tuple[Told | None, ...] = ()
+    shown: tuple[Told | None, ...] = ()
     keys: tuple[NDArray[np.int64], ...] = ()
     pairs: tuple[Pack, ...] = ()
     look: Look | None = None

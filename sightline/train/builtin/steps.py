@@ -91,7 +91,7 @@ def embedding_step(
             loss = contrast(queries, documents, part)
             sides.append((queries, documents))
             if texts is not None:
-                loss = loss + ANCHOR * (1 - F.cosine_similarity(queries, teller(texts), dim=-1)).mean()
+                loss = loss + ANCHOR * (1 - F.cosine_similarity(queries, told_of(teller, texts), dim=-1)).mean()
             if shown is not None:
                 held = F.cosine_similarity(documents[: len(shown)], told_of(teller, shown), dim=-1)
                 loss = loss + ANCHOR * (1 - held).mean()

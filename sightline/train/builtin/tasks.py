@@ -74,6 +74,8 @@ SHEETS: Final = ((448, 576), (448, 544))
 SMALLER_SHEETS: Final = ((320, 416), (288, 384), (224, 320), (256, 256))
 PASSAGE: Final = (2, 8)
 """Sentences of a passage, at least and at most."""
+LISTS: Final = 0.2
+"""Share of the passages that are lists: rows as of a receipt or a timetable, numbers among them."""
 DARK_SHARE: Final = 0.2
 NEAR: Final = 7
 """Scenes that a scene has to be told from."""
@@ -377,14 +379,17 @@ class Maker:
         return [Example(Side(half(rng, text)), Side(text), key=text) for text in texts]
 
     def passage(self, rng: random.Random, count: int) -> list[Example]:
-        """Texts of several sentences, and one of these, half of it, or pieces of several.
+        """Texts of several sentences, or lists, and one of these, half of it, or pieces of several.
 
-        A third are in another language, and most of these are asked for in English.
+        A third of the others are in another language, and most of these are asked for in English.
         """
         examples = []
         for _ in range(count):
             num = rng.randint(*PASSAGE)
-            if rng.random() < 1 / 3:
+            is_list = rng.random() < LISTS
+            if is_list:
+                texts = asked = [" ".join(cells) for cells in sheet_rows(rng, self.sentences, self.words)]
+            elif rng.random() < 1 / 3:
                 rows = [rng.choice(self.spoken[rng.choice(self.languages)])]
                 rows += rng.sample(self.spoken[rows[0].lang], min(num, len(self.spoken[rows[0].lang])) - 1)
                 texts, asked = [row.q_text for row in rows], [row.d_text for row in rows]
@@ -402,7 +407,8 @@ class Maker:
             heading = (
                 " ".join(rng.choice(self.words) for _ in range(2)).capitalize() + "\n" if rng.random() < 0.3 else ""
             )
-            examples.append(Example(Side(query), Side(heading + " ".join(order)), key=" ".join(order)))
+            body = ("\n" if is_list else " ").join(order)
+            examples.append(Example(Side(query), Side(heading + body), key=body))
         return examples
 
     def text(self, rng: random.Random, count: int, *, src: str) -> list[Example]:

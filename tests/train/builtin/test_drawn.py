@@ -519,16 +519,17 @@ def test_rows_that_do_not_fit_are_not_there() -> None:
 
 def test_a_passage_is_asked_for_by_what_stands_in_it_or_in_english(corpus: Corpus) -> None:
     maker = Maker(corpus)
-    own = foreigners = 0
+    own = foreigners = lists = 0
     for seed in range(30):
         for example in maker.passage(random.Random(seed), 4):
             assert example.document.text.endswith(example.key)
+            lists += "\n" in example.key
             asked = set(re.findall(r"\w+", example.query.text.lower())) - {"and"}
             if asked <= set(re.findall(r"\w+", example.document.text.lower())):
                 own += 1
             else:
                 foreigners += 1
-    assert own > 60 and foreigners > 10
+    assert own > 60 and foreigners > 10 and lists > 10
 
 
 def test_half_keeps_order() -> None:

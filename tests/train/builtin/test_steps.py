@@ -1,7 +1,7 @@
 """What a step of several tasks has to say beyond each of them."""
 
-import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import torch
 
 from sightline.train.builtin import steps
 from sightline.train.builtin.steps import Last, between
-from sightline.train.builtin.told import UNDER, Shown, told_of
+from sightline.train.builtin.tasks import Example
+from sightline.train.builtin.told import PLAIN, UNDER, plain, shown_of, told_of, words_of
+from sightline.train.packing import Side
 
 NO_PAGES = (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long))
 
@@ -66,20 +68,49 @@ def test_the_last_pages_are_the_newest(monkeypatch: pytest.MonkeyPatch):
     assert held.tolist() == [2, 3, 4] and units[1].tolist() == pytest.approx([0.6, 0.8])
 
 
+def teller(vectors: dict[str, tuple[float, float]]) -> Any:
+    """Says these vectors of these texts."""
+    return lambda texts: torch.tensor([vectors[text] for text in texts])
+
+
+def as_they_are(texts: Sequence[str]) -> Any:
+    return list(texts)
+
+
+def page(shown: str, heading: str = "") -> Example:
+    picture = np.zeros((32, 32, 3), np.uint8)
+    return Example(Side("asked"), Side(image=picture), shown=shown, heading=heading)
+
+
 def test_a_page_under_a_heading_is_told_both():
-    vectors = {"a": (1.0, 0.0), "b": (0.0, 1.0), "over": (0.6, 0.8)}
-
-    def teller(texts: Any) -> torch.Tensor:
-        return torch.tensor([vectors[text] for text in texts])
-
-    texts: Any = ["a", "b"]
-    headings: Any = ["over"]
-    shown = Shown(texts, headings, np.asarray([1]))
-    first, second = told_of(teller, shown).tolist()
+    says = teller({"a": (1.0, 0.0), "b": (0.0, 1.0), "over": (0.6, 0.8)})
+    told: Any = shown_of([page("a"), page("b", "over")], as_they_are)
+    first, second = told_of(says, told).tolist()
     wanted = UNDER[1] * 0.6, UNDER[0] + UNDER[1] * 0.8
     assert first == [1.0, 0.0]
     assert second == pytest.approx([part / math.hypot(*wanted) for part in wanted])
-    assert told_of(teller, dataclasses.replace(shown, headings=None, under=np.zeros(0, np.int64))).tolist() == [
-        [1.0, 0.0],
-        [0.0, 1.0],
-    ]
+
+
+def test_numbers_and_capitals_count_for_half_of_what_a_text_is_told():
+    says = teller({"2 BOXES of nails": (1.0, 0.0), "boxes of nails": (0.0, 1.0), "some nails": (0.6, 0.8)})
+    examples = [Example(Side(text), Side("")) for text in ("2 BOXES of nails", "some nails")]
+    told: Any = words_of(examples, as_they_are)
+    first, second = told_of(says, told).tolist()
+    assert first == pytest.approx([part / math.hypot(*PLAIN) for part in PLAIN])
+    assert second == pytest.approx([0.6, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Gate B 17", "gate b"),
+        ("HARTMANN HARDWARE", "hartmann hardware"),
+        ("1  claw hammer   $18.90", "claw hammer"),
+        ("我有3个苹果", "我有 个苹果"),
+        ("I am here.", "I am here."),
+        ("24/7", "24/7"),
+        ("A 4", "A 4"),
+    ],
+)
+def test_plain_leaves_words(text: str, kept: str):
+    assert plain(text) == kept
