@@ -1,12 +1,16 @@
 """The embedder as a user holds it, on a tiny random checkpoint."""
 
 import logging
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import sightline as sl
+from sightline.model.weights import Checkpoint
 from tests.parity.checkpoints import random_checkpoint
 
 FOLDER = "tiny-embedder"
@@ -147,6 +151,24 @@ def test_progress_is_written_to_standard_error_only(embedder, capsys):
 def test_load_refuses_what_it_cannot_do(folder, options):
     with pytest.raises(sl.ConfigError):
         sl.Embedder.load(str(folder), **{"device": "cpu", **options})
+
+
+def test_ctrl_c_ends_the_loading(folder, monkeypatch):
+    read = []
+    tensors = Checkpoint._tensors
+
+    def slow(self, names):
+        for name, tensor in tensors(self, names):
+            read.append(name)
+            if len(read) == 3:
+                os.kill(os.getpid(), signal.SIGINT)  # the main thread takes it, as it takes Ctrl-C
+            time.sleep(0.05)
+            yield name, tensor
+
+    monkeypatch.setattr(Checkpoint, "_tensors", slow)
+    with pytest.raises(KeyboardInterrupt):
+        sl.Embedder.load(str(folder), device="cpu", dtype="float32")
+    assert 3 <= len(read) < 10 < len(Checkpoint(folder).files)
 
 
 def test_loading_says_where_it_runs(folder, caplog):

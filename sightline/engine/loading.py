@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +78,21 @@ def load(
     # torch on a CPU keeps a team of workers for every thread that ever had one; once there are more than cores they no
     # longer spin between two products but sleep, and whoever runs the model in another thread than this loses a
     # quarter of its speed. The thread that loads ends, and its team with it.
+    interrupted = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="sightline-load") as apart:
-        return apart.submit(_load, source, budgets, device, dtype).result()
+        try:
+            return apart.submit(_load, source, budgets, device, dtype, interrupted).result()
+        finally:  # after Ctrl-C the thread would read on to the end, and the program wait for it
+            interrupted.set()
 
 
-def _load(source: Source, budgets: Budgets, device: str | None, dtype: str | torch.dtype | None) -> Loaded:
+def _load(
+    source: Source,
+    budgets: Budgets,
+    device: str | None,
+    dtype: str | torch.dtype | None,
+    interrupted: threading.Event,
+) -> Loaded:
     checkpoint = Checkpoint(source.folder)
     where = pick_device(device)
     whole = _check_int8(where) if dtype == INT8 else False
@@ -93,7 +104,7 @@ def _load(source: Source, budgets: Budgets, device: str | None, dtype: str | tor
     if not isinstance(trust, (int, float)) or not 0 <= trust <= 1:
         raise WeightsError(f"sightline.json: trust must be a number from 0 to 1, not {trust!r}")
     packed = where.type == "cpu" and not whole and can_pack(arithmetic)
-    network = checkpoint.build(where, arithmetic, PackedLinear if packed else None)
+    network = checkpoint.build(where, arithmetic, PackedLinear if packed else None, interrupted)
     if whole:
         to_int8(network)
     elif packed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,11 @@ class Checkpoint:
         return digest.hexdigest()[:16]
 
     def build(
-        self, device: torch.device, dtype: torch.dtype, linear: Callable[[nn.Linear], nn.Module] | None = None
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        linear: Callable[[nn.Linear], nn.Module] | None = None,
+        interrupted: threading.Event | None = None,
     ) -> QwenVL:
         """The network with its weights, in evaluation mode, no gradients.
 
@@ -197,9 +202,10 @@ class Checkpoint:
             device, dtype: of its tensors.
             linear: makes of each linear layer what stands in its place, as soon as its weights are read: so that
                 they are in memory once.
+            interrupted: once it is set by another thread, no further tensor is read.
 
         Raises:
-            WeightsError: a tensor is missing, is of the wrong shape, or has no place in the network.
+            WeightsError: a tensor is missing, is of the wrong shape, or has no place in the network; or interrupted.
         """
         with torch.device("meta"):
             model = QwenVL(self.config)
@@ -212,6 +218,8 @@ class Checkpoint:
         if unused:
             raise WeightsError(f"the checkpoint has {len(unused)} tensors with no place, the first is {unused[0]}")
         for name, tensor in self._tensors(wanted):
+            if interrupted is not None and interrupted.is_set():
+                raise WeightsError("loading was interrupted")
             if tensor.shape != wanted[name]:
                 raise WeightsError(f"{name} is {tuple(tensor.shape)}, not {tuple(wanted[name])}")
             place, _, leaf = name.removeprefix("model.").rpartition(".")
