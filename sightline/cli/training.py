@@ -214,8 +214,8 @@ def builtin(
 ) -> None:
     """Train the built-in models from nothing.
 
-    The stages are words, looking, imitation, s0, s1, reranker, s2 and s3. Each leaves its model, log and curves in a
-    folder of its own; a stage that is done is not done again, and one that was stopped goes on.
+    The stages are words, looking, imitation, s0, s1, binding, reranker, s2 and s3. Each leaves its model, log and
+    curves in a folder of its own; a stage that is done is not done again, and one that was stopped goes on.
     With --stages more,more_reranker nothing begins anew: both models go on from the weights that the package carries.
     """
     from sightline.cli import models

@@ -417,6 +417,10 @@ class Scene:
             text = rng.choice(("a picture of ", "there is ", "an image with ", "a drawing of ")) + text
         return text
 
+    def turned(self) -> Scene:
+        """The same, described from its other side: "a below b" as "b above a"."""
+        return replace(self, groups=self.groups[::-1], relation=RELATIONS[self.relation])
+
 
 def _group_words(group: Group) -> str:
     size = group.size + " " if group.size else ""
@@ -516,6 +520,44 @@ def near_scenes(rng: random.Random, scene: Scene, count: int) -> list[Scene]:
         if len(found) == count:
             return list(found.values())
     raise ValueError(f"{len(found)} scenes are near {scene.caption()!r}, {count} are needed")
+
+
+SIDES: Final = {
+    "to the left of": ("on the left", "on the right"),
+    "to the right of": ("on the right", "on the left"),
+    "above": ("at the top", "at the bottom"),
+    "below": ("at the bottom", "at the top"),
+}
+"""Where the two groups of a relation lie."""
+
+
+def exchanged(rng: random.Random) -> list[tuple[Scene, Scene]]:
+    """Two scenes of the same shapes, colours and numbers, and of each a description that is false of the other.
+
+    They differ in what lies where, what has which colour, or how many there are of what. A third of the descriptions
+    name one of the two groups alone: a network learns to bind a colour to its shape from these first, and from that
+    what lies where.
+    """
+    shapes, colors = rng.sample(SHAPES, 2), rng.sample([*COLORS], 2)
+    pair = tuple(Group(shape, color) for shape, color in zip(shapes, colors, strict=True))
+    kind, one_alone = rng.random(), rng.random() < 1 / 3
+    if kind < 0.5:
+        relation = rng.choice([*RELATIONS])
+        scenes = [Scene(pair, relation=one) for one in (relation, RELATIONS[relation])]
+        if not one_alone:
+            return [(scene, scene.turned() if rng.random() < 0.5 else scene) for scene in scenes]
+        index = rng.randrange(2)
+        return [(scene, Scene((replace(scene.groups[index], place=SIDES[scene.relation][index]),))) for scene in scenes]
+    if kind < 0.85:
+        crossed = tuple(Group(shape, color) for shape, color in zip(shapes, colors[::-1], strict=True))
+        scenes = [Scene(pair), Scene(crossed)]
+    else:
+        counts = rng.sample(range(1, 5), 2)
+        scenes = [
+            Scene(tuple(replace(group, count=count) for group, count in zip(pair, numbers, strict=True)))
+            for numbers in (counts, counts[::-1])
+        ]
+    return [(scene, Scene((rng.choice(scene.groups),)) if one_alone else scene) for scene in scenes]
 
 
 def draw_scene(rng: random.Random, scene: Scene, width: int, height: int, *, paper: Color | None = None) -> Pixels:

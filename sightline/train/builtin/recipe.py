@@ -57,9 +57,11 @@ from sightline.train.judging import Words
 from sightline.train.merge import merge
 from sightline.train.processes import Processes, here
 
-STAGES: Final = ("words", "looking", "imitation", "s0", "s1", "reranker", "s2", "s3")
+STAGES: Final = ("words", "looking", "imitation", "s0", "s1", "binding", "reranker", "s2", "s3")
 MORE: Final = ("more", "more_reranker")
 """Stages that begin with the package's weights."""
+RERANKERS: Final = ("binding", "reranker", "more_reranker")
+"""Stages of the reranker."""
 START: Final = "start"
 SHIPPED: Final = "shipped"
 """Folders of the models before all stages, and of copies of the package's."""
@@ -91,7 +93,7 @@ class Scale:
 
 def stage_file(name: str, out: Path, scale: Scale = Scale(), *, workers: int = 1, device: str = "") -> Stage:
     """A stage of the recipe with its folders under ``out``."""
-    role: Role = "reranker" if name.endswith("reranker") else "embedder"
+    role: Role = "reranker" if name in RERANKERS else "embedder"
     raw = tomllib.loads((FILES / f"{name}.toml").read_text(encoding="utf-8"))
     stage = stage_of({**raw, "out": name}, role, out)
     tasks = tuple(dataclasses.replace(task, batch=max(4, round(task.batch * scale.batch))) for task in stage.task)
@@ -208,6 +210,7 @@ class Run:
             "imitation": self.imitation,
             "s0": self.contrast,
             "s1": self.contrast,
+            "binding": self.reranker,
             "reranker": self.reranker,
             "s2": self.distil,
             "more": self.more,
@@ -273,7 +276,7 @@ class Run:
         self._export(network, Path(self.stage.start))
 
     def reranker(self) -> None:
-        """From the weights of s1 or of the package, with the reranker's tokenizer."""
+        """From the weights of s1, of the stage before or of the package, with the reranker's tokenizer."""
         base = self.begin / "reranker"
         network = self._network()
         adapters.settle(network, self.stage)

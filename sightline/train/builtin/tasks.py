@@ -300,6 +300,7 @@ class Maker:
             "scene": self.scene,
             "near": self.near,
             "near_edit": self.near_edit,
+            "which": self.which,
             "chart": self.chart,
             "clip": self.clip,
             "edit": self.edit,
@@ -496,6 +497,18 @@ class Maker:
             for answer, (changed, words) in zip(answers, changes.values(), strict=True):
                 wrong = (*(other for other in answers if other is not answer), picture, again, *others)
                 examples.append(Example(Side(words, image=picture.image), answer, wrong, key=changed.caption()))
+        return examples
+
+    def which(self, rng: random.Random, count: int) -> list[Example]:
+        """Scenes by what has which colour or number, or lies where: each told from one of the same things exchanged."""
+        zoom, count = zoomed(rng, count, 2.2)
+        side = cells(rng.choice((96, 96, 128)) * zoom)
+        examples = []
+        for _ in range(max(1, count // 2)):
+            every = drawing.exchanged(rng)
+            sides = [Side(image=scene_picture(rng, scene, side)) for scene, _ in every]
+            for own, other, (scene, said) in zip(sides, sides[::-1], every, strict=True):
+                examples.append(Example(Side(said.caption(rng)), own, (other,), key=scene.caption()))
         return examples
 
     def chart(self, rng: random.Random, count: int) -> list[Example]:

@@ -40,7 +40,8 @@ from sightline.train.packing import Side
 from tests.train.builtin.small import VOCAB_SIZE, descend, make_corpus, tiny_model, use_tiny_geometry
 
 STAGES = {
-    name: recipe.stage_file(name, Path("out")) for name in ("s0", "s1", "reranker", "s2", "more", "more_reranker")
+    name: recipe.stage_file(name, Path("out"))
+    for name in ("s0", "s1", "binding", "reranker", "s2", "more", "more_reranker")
 }
 
 
@@ -477,6 +478,44 @@ def test_what_a_picture_asks_for_is_the_same_thing_and_not_one_near_it(corpus: C
     assert kinds == {(False, False), (False, True), (True, True)}
 
 
+def test_things_exchanged_are_told_apart_by_their_descriptions_alone() -> None:
+    kinds = set()
+    for seed in range(60):
+        (one, said), (other, denied) = drawing.exchanged(random.Random(seed))
+        bags = [
+            (sorted(g.shape for g in s.groups), sorted(g.color for g in s.groups), sorted(g.count for g in s.groups))
+            for s in (one, other)
+        ]
+        assert bags[0] == bags[1] and one.caption() != other.caption() and said.caption() != denied.caption()
+        alone = len(said.groups) == 1
+        if alone and not said.groups[0].place:
+            assert said.groups[0] in one.groups and said.groups[0] not in other.groups
+        if not alone:
+            same = {one.caption(), one.turned().caption()} if one.relation else {one.caption()}
+            assert said.caption() in same and denied.caption() not in same
+        kinds.add((bool(one.relation), alone))
+    assert kinds == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_what_lies_on_the_left_is_drawn_there() -> None:
+    for seed in range(200):
+        for scene, said in drawing.exchanged(random.Random(seed)):
+            if not said.groups[0].place:
+                continue
+            words = drawing.scene_page(random.Random(seed), scene, 128, 128).words
+            own = next(w for w in words if w.text == f"{said.groups[0].color} {said.groups[0].shape}")
+            x, y = (own.left + own.right) / 256, (own.top + own.bottom) / 256
+            where = {"on the left": x < 0.4, "on the right": x > 0.6, "at the top": y < 0.4, "at the bottom": y > 0.6}
+            assert where[said.groups[0].place], (scene.caption(), said.caption(), x, y)
+
+
+@pytest.mark.parametrize("relation", drawing.RELATIONS)
+def test_a_relation_is_the_same_from_its_other_side(relation: str) -> None:
+    scene = drawing.Scene((drawing.Group("star", "red"), drawing.Group("ring", "blue")), relation=relation)
+    turned = scene.turned()
+    assert turned.caption() == f"a blue ring {drawing.RELATIONS[relation]} a red star" and turned.turned() == scene
+
+
 def test_a_page_tells_its_text_apart_from_its_heading(corpus: Corpus) -> None:
     maker, under = Maker(corpus), 0
     for seed in range(30):
@@ -593,7 +632,7 @@ def test_a_step_is_the_same_whoever_draws_it(data: Path, path: Path, name: str) 
     }.get(name)
     if source is None:
         stage = recipe.stage_file(name, Path("out"), recipe.Scale(batch=0.05))
-        role: Any = "reranker" if name.endswith("reranker") else "embedder"
+        role: Any = "reranker" if name in recipe.RERANKERS else "embedder"
         distilled = path if name == "s2" else None
         source = Drawn(data, path, stage.task, role, 5, distilled=distilled, prompts=name == "more")
     else:
@@ -612,7 +651,7 @@ def test_a_step_is_the_same_whoever_draws_it(data: Path, path: Path, name: str) 
             assert told == {part.task for part in mixed.parts} & {"page", "sheet", "line", "emoji"}
             assert [len(keys) for keys in mixed.keys] == [len(part.queries[0].lengths) for part in mixed.parts]
         assert (mixed.look is not None) == (name == "s1")
-        if name.endswith("reranker"):
+        if name in recipe.RERANKERS:
             assert all(min(part.groups) > 1 for part in mixed.parts)
         if name == "s2":
             assert [len(pack.lengths) for pack in mixed.pairs] == [

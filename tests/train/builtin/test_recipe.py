@@ -32,11 +32,11 @@ from tests.parity.conftest import picture
 from tests.train.builtin.small import Here, make_corpus, real_config, use_tiny_geometry
 from tests.train.test_export import theirs
 
-STEPS = {"words": 90, "looking": 18, "imitation": 36, "s0": 15, "s1": 48, "reranker": 24, "s2": 18}
+STEPS = {"words": 90, "looking": 18, "imitation": 36, "s0": 15, "s1": 48, "binding": 12, "reranker": 24, "s2": 18}
 """Of the toy run."""
 MORE_STEPS = {"more": 15, "more_reranker": 15}
 """Of what goes on from its models."""
-RATES = {"imitation": 2.0, "s0": 3.0, "s1": 5.0, "reranker": 4.0, "s2": 4.0}
+RATES = {"imitation": 2.0, "s0": 3.0, "s1": 5.0, "binding": 2.0, "reranker": 4.0, "s2": 4.0}
 """Factors: a small network wants larger steps."""
 TASKS = ("cells", "tatoeba", "emoji", "scene", "clip")
 """The cells, and as many as one step takes, so that losses of different steps are of the same tasks; test_drawn.py has
@@ -135,7 +135,7 @@ def test_each_stage_moves_the_towers_it_is_for(out: Path) -> None:
     assert moved(start, out / "looking" / "model") == {"vision", "table"}  # the table is that of the bags
     assert moved(out / "looking" / "model", out / "imitation" / "model") == {"decoder", "table"}
     parts = {"vision": {"vision"}, "decoder": {"decoder", "table"}, "both": {"vision", "decoder", "table"}}
-    for before, name in (("imitation", "s0"), ("s0", "s1"), ("s1", "reranker"), ("s1", "s2")):
+    for before, name in (("imitation", "s0"), ("s0", "s1"), ("s1", "binding"), ("binding", "reranker"), ("s1", "s2")):
         assert moved(out / before / "model", out / name / "model") == parts[toy_stage(name, out).learn], name
 
 
