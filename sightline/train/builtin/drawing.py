@@ -649,6 +649,29 @@ MOTIONS: Final[dict[str, str]] = {
     "disappearing": "appearing",
 }
 
+MOTION_WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "moving to the right": ("moving right", "moves to the right", "moves from left to right", "goes to the right"),
+    "moving to the left": ("moving left", "moves to the left", "moves from right to left", "goes to the left"),
+    "moving up": ("moving upwards", "moves up", "goes up", "rises"),
+    "moving down": ("moving downwards", "moves down", "goes down", "falls"),
+    "growing": ("grows", "getting larger", "gets bigger"),
+    "shrinking": ("shrinks", "getting smaller", "gets smaller"),
+    "appearing": ("appears", "comes into sight"),
+    "disappearing": ("disappears", "vanishes"),
+}
+"""Other words for a motion."""
+MOVING_SHAPES: Final[dict[str, tuple[str, ...]]] = {"circle": ("ball", "dot", "disc"), "square": ("box",)}
+"""Other words for a shape that moves."""
+
+
+def clip_words(rng: random.Random, shape: str, color: str, motion: str) -> str:
+    """A clip in words: half of the time the shape's own, and the motion's."""
+    if rng.random() < 0.5:
+        shape = rng.choice(MOVING_SHAPES.get(shape, (shape,)))
+    if rng.random() < 0.5:
+        motion = rng.choice(MOTION_WORDS[motion])
+    return f"a {color} {shape} {motion}"
+
 
 def draw_clip(rng: random.Random, shape: str, color: str, motion: str, side: int, frames: int) -> NDArray[np.uint8]:
     """Frames (F, side, side, 3) of one shape in motion."""

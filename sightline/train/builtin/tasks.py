@@ -542,14 +542,14 @@ class Maker:
             motion = rng.choice(list(drawing.MOTIONS))
             clip = drawing.draw_clip(rng, shape, color, motion, side, num_frames)
             other = drawing.draw_clip(rng, shape, color, drawing.MOTIONS[motion], side, num_frames)
-            text = f"a {color} {shape} {motion}"
+            key, text = f"a {color} {shape} {motion}", drawing.clip_words(rng, shape, color, motion)
             if rng.random() < 0.3:
                 scene = drawing.random_scene(rng)
                 picture = scene_picture(rng, scene, side)
-                text, clip = scene.caption(), np.repeat(picture[None], num_frames, 0)
+                key = text = scene.caption()
+                clip = np.repeat(picture[None], num_frames, 0)
                 changed = scene_picture(rng, drawing.edit_scene(rng, scene)[0], side)
                 other = np.repeat(changed[None], num_frames, 0)
-            key = text
             if rng.random() < 0.4:  # as a window of a film that begins before the shot, or ends after it
                 before = drawing.draw_clip(
                     rng,

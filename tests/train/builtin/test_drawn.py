@@ -509,6 +509,16 @@ def test_what_lies_on_the_left_is_drawn_there() -> None:
             assert where[said.groups[0].place], (scene.caption(), said.caption(), x, y)
 
 
+@pytest.mark.parametrize(("motion", "opposite"), drawing.MOTIONS.items())
+def test_a_motion_has_words_that_its_opposite_has_not(motion: str, opposite: str) -> None:
+    said = [
+        {drawing.clip_words(random.Random(seed), "circle", "red", one) for seed in range(200)}
+        for one in (motion, opposite)
+    ]
+    assert {f"a red circle {motion}", f"a red ball {motion}"} < said[0] and not said[0] & said[1]
+    assert len(said[0]) == (1 + len(drawing.MOVING_SHAPES["circle"])) * (1 + len(drawing.MOTION_WORDS[motion]))
+
+
 @pytest.mark.parametrize("relation", drawing.RELATIONS)
 def test_a_relation_is_the_same_from_its_other_side(relation: str) -> None:
     scene = drawing.Scene((drawing.Group("star", "red"), drawing.Group("ring", "blue")), relation=relation)
