@@ -3,6 +3,7 @@
     python -m bench.embed                                 # float32
     python -m bench.embed --dtype bfloat16 --task text --save
     python -m bench.embed --size 2b --dtype bfloat16      # the true shape of the published 2B, random weights
+    python -m bench.embed --dtype int8                    # int8 weights beside Sightline's own bf16, no peer has them
 
 Texts are tokenized in the measured time by all; pictures and videos are decoded, resized and cut into patches before
 it, and all engines get the same patches. Batches of transformers are sorted by true length.

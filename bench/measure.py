@@ -28,7 +28,11 @@ from sightline.prep.prepare import Prepared
 from tests.parity.checkpoints import Shape
 
 ROOT: Final = Path(__file__).parents[1]
-ENGINES: Final = ("sightline", "transformers", "sentence-transformers")
+OURS: Final = "sightline"
+IN_BF16: Final = "sightline in bf16"
+"""What int8 weights are measured beside: no peer has them."""
+PEERS: Final = ("transformers", "sentence-transformers")
+ENGINES: Final = (OURS, IN_BF16, *PEERS)
 VERSIONS: Final = ("torch", "transformers", "numpy", "tokenizers")
 RESULTS: Final = Path(__file__).parent / "results"
 SCRATCH: Final = Path(tempfile.gettempdir()) / "sightline-bench"
@@ -49,8 +53,8 @@ def arguments(description: str | None) -> argparse.Namespace:
     given = parser.parse_args()
     if given.quick:
         given.size, given.repeats = "tiny", 1
-    there = [name for name in ENGINES if name == "sightline" or find_spec(name.replace("-", "_"))]
-    given.engine = given.engine or there
+    others = [IN_BF16] if given.dtype == "int8" else [name for name in PEERS if find_spec(name.replace("-", "_"))]
+    given.engine = given.engine or [OURS, *others]
     given.batch = given.batch or ([1, 4] if given.quick else [1, 8, 32])
     torch.set_num_threads(given.threads)
     return given
@@ -124,7 +128,8 @@ class Worker:
     """An engine in a process of its own, see ``bench/worker.py``."""
 
     def __init__(self, engine: str, kind: str, folder: Path, given: argparse.Namespace) -> None:
-        words = [engine, kind, str(folder), given.dtype, str(given.threads), given.size]
+        dtype = "bfloat16" if engine == IN_BF16 else given.dtype
+        words = [engine, kind, str(folder), dtype, str(given.threads), given.size]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", *words],
             cwd=ROOT,
@@ -176,10 +181,10 @@ class Bench:
         work = work_of(prompts, SHAPES[self.given.size])
         asked: list[tuple[str, int]] = []
         for engine in self.given.engine:
-            sizes = [0] if engine == "sightline" else [1] if task == ONE_AT_A_TIME else self.given.batch
+            sizes = [0] if engine not in PEERS else [1] if task == ONE_AT_A_TIME else self.given.batch
             asked += [(engine, batch) for batch in sizes if batch < 2 or batch // 2 < work.items]
         if task == SEEN_BEFORE:
-            asked = [(engine, batch) for engine, batch in asked if engine == "sightline"]
+            asked = [(engine, batch) for engine, batch in asked if engine not in PEERS]
         best: dict[tuple[str, int], dict[str, Any]] = {}
         results: dict[tuple[str, int], NDArray[np.float32]] = {}
         peak = 0.0

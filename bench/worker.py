@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.measure import PEERS
 from bench.small import EMBED_TASKS, ONE_AT_A_TIME, RERANK_TASKS, SEEN_BEFORE, Items, items
 from bench.watch import Stages, observed
 from sightline.embed import Embedder
@@ -128,7 +129,7 @@ def main() -> None:
     name, kind, folder, dtype, threads, size = sys.argv[1:]
     torch.set_num_threads(int(threads))
     place = Path(tempfile.mkdtemp(prefix="sightline-bench-")) / "result.npy"
-    ours = Ours(kind, folder, dtype) if name == "sightline" else None
+    ours = None if name in PEERS else Ours(kind, folder, dtype)
     other = None if ours else peer(name, folder, dtype)
     prompts_of = Prompts(kind, folder, items(size))  # type: ignore[arg-type]
     say({"ready": True})

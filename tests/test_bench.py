@@ -35,6 +35,14 @@ def test_quick_run(script: str) -> None:
     assert all(row["padding"] == 0 for row in rows if row["engine"] == "sightline")
 
 
+def test_int8_is_measured_beside_bf16_in_the_same_run() -> None:
+    command = [sys.executable, "-m", "bench.embed", "--quick", "--dtype", "int8", "--task", "text", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [row["engine"] for row in rows] == ["sightline", "sightline in bf16"]
+
+
 @pytest.mark.parametrize("script", ["load", "search"])
 def test_quick_run_without_peers(script: str) -> None:
     command = [sys.executable, "-m", f"bench.{script}", "--quick"]
