@@ -141,12 +141,17 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = x.float()
     # the norm reads the numbers once; their squares as a tensor would be written, read and given back
     norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    if wide.requires_grad and torch.is_grad_enabled():
-        scaled = wide * torch.rsqrt(norm.square() / x.shape[-1] + eps)
-    else:  # in place, but for what the caller gave
-        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        scaled = wide * scale if wide is x else wide.mul_(scale)
+    scale = torch.addcmul(_number(eps, x.device), norm, norm, value=1 / x.shape[-1]).rsqrt_()
+    is_ours = wide is not x and not (wide.requires_grad and torch.is_grad_enabled())
+    scaled = wide.mul_(scale) if is_ours else wide * scale
     return scaled.to(x.dtype).mul_(weight)
+
+
+@cache
+def _number(value: float, device: torch.device) -> Tensor:
+    """() float32; kept, for making it costs as much as what is done with it."""
+    with torch.inference_mode(False):  # it may be wanted for training later
+        return torch.tensor(value, dtype=torch.float32, device=device)
 
 
 Turn = tuple[Tensor, Tensor]
