@@ -51,7 +51,7 @@ lowest:                           ## the lowest versions allowed: a smoke suite 
 bench: $(BENCH)/.installed        ## Sightline beside transformers and sentence-transformers on this machine (an hour)
 	for dtype in float32 bfloat16; do for what in embed rerank; do \
 	  $(BENCH)/bin/python -m bench.$$what --dtype $$dtype --repeats 2 --save || exit 1; done; done
-	$(BENCH)/bin/python -m bench.embed --dtype int8 --repeats 2 --save
+	$(BENCH)/bin/python -m bench.embed --dtype int8 --repeats 6 --save
 	$(BENCH)/bin/python -m bench.load --save
 	$(BENCH)/bin/python -m bench.search --save
 	$(BENCH)/bin/python -m bench.table --write

@@ -102,12 +102,12 @@ class Int8DecoderMlp(nn.Module):
         self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
 
     def added(self, x: Tensor, normed: Tensor) -> Tensor:
-        """(T, C) and the same normalised -> (T, C)."""
+        """(T, C), which is written over, and the same normalised -> (T, C)."""
         up, scales = self.up_proj.unscaled(normed)  # type: ignore[operator]
         wide = F.silu(self.gate_proj(normed), inplace=True).mul_(up)
         # what a row is multiplied by before it is rounded, its rounding divides it by
         down, own = self.down_proj.unscaled(wide, spent=True)  # type: ignore[operator]
-        return torch.addcmul(x, down, own * scales)
+        return x.addcmul_(down, own * scales)
 
 
 class Int8VisionMlp(nn.Module):
