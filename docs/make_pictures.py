@@ -106,7 +106,7 @@ def take(browser: Any, address: str, demo: Path) -> None:
         page.goto(path)
         return page
 
-    page = window("/?q=how+to+bake+bread", **WIDE)
+    page = window("/?q=a+red+circle", **WIDE)
     answered(page)
     keep(page, "search")
 
@@ -127,16 +127,13 @@ def take(browser: Any, address: str, demo: Path) -> None:
     page.get_by_role("button", name="Add files").last.click()
     page.fill("#path", str(demo / "files"))
     page.press("#path", "Enter")
-    until(
-        page,
-        "document.querySelectorAll('#jobs .failed li').length && document.querySelector('#jobs progress').value > 12",
-    )
+    until(page, "/(scene|film|slides)/.test(document.querySelector('#jobs').textContent)")
     keep(page, "indexing")
     page.get_by_role("button", name="Stop").click()
     until(page, "!document.querySelector('#jobs li[data-status=running]')")
     page.evaluate("fetch('/v1/libraries/pictures-of-the-docs', {method: 'DELETE'})")
 
-    page = window("/?q=a+cup+of+coffee", **PHONE)
+    page = window("/?q=bar+chart+of+umbrellas+sold", **PHONE)
     answered(page)
     keep(page, "phone")
 
