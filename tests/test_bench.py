@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.table import about, rows_of, table
+from sightline.model.int8 import can_int8
 
 ROOT = Path(__file__).parents[1]
 PROMISED = {
@@ -35,6 +36,7 @@ def test_quick_run(script: str) -> None:
     assert all(row["padding"] == 0 for row in rows if row["engine"] == "sightline")
 
 
+@pytest.mark.skipif(not can_int8(), reason="this processor has no int8 products")
 def test_int8_is_measured_beside_bf16_in_the_same_run() -> None:
     command = [sys.executable, "-m", "bench.embed", "--quick", "--dtype", "int8", "--task", "text", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600)
