@@ -12,7 +12,7 @@ it, and all engines get the same patches. Batches of transformers are sorted by 
 from __future__ import annotations
 
 from bench.measure import SCRATCH, Bench, arguments
-from bench.small import EMBED_TASKS, checkpoint, items
+from bench.small import checkpoint, tasks
 from bench.worker import Prompts
 
 
@@ -20,9 +20,10 @@ def main() -> None:
     """Every task that the options ask for."""
     given = arguments(__doc__)
     folder = checkpoint(SCRATCH, "bfloat16" if given.dtype == "int8" else given.dtype, given.size)
-    prompts = Prompts("embed", str(folder), items(given.size))
+    asked = tasks("embed", given.size)
+    prompts = Prompts("embed", str(folder), asked)
     bench = Bench("embed", given, folder)
-    for task in given.task or EMBED_TASKS:
+    for task in given.task or asked:
         bench.run(task, prompts.of(task)[1])
     bench.close()
 

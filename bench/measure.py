@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from bench.small import ONE_AT_A_TIME, SEEN_BEFORE, SHAPES, SIZES
+from bench.small import SEEN_BEFORE, SHAPES, SIZES, is_alone
 from sightline.model.packed import PackedLinear, can_pack
 from sightline.prep.prepare import Prepared
 from tests.parity.checkpoints import Shape
@@ -40,11 +40,12 @@ RESULTS: Final = Path(__file__).parent / "results"
 SCRATCH: Final = Path(tempfile.gettempdir()) / "sightline-bench"
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """The options that every script has."""
+def arguments(description: str | None, **defaults: Any) -> argparse.Namespace:
+    """The options that every script has; ``defaults`` of its own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", action="append", choices=ENGINES, help="only these (default all that are there)")
     parser.add_argument("--size", choices=SIZES, default="small", help="shape of the random checkpoint")
+    parser.add_argument("--device", default="cpu", help="torch device of all engines")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "int8"], default="float32")
     parser.add_argument("--quick", action="store_true", help="a tiny model and a few items: shows that the script runs")
     parser.add_argument("--task", action="append", help="only these tasks (may be given several times)")
@@ -52,6 +53,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--save", action="store_true", help="append the rows to bench/results/")
+    parser.set_defaults(**defaults)
     given = parser.parse_args()
     if given.quick:
         given.size, given.repeats = "tiny", 1
@@ -90,6 +92,8 @@ class Row:
     gflop_s: float
     """Useful work of every prompt by itself: no padding, half of the causal square, nothing reused."""
     peak_gflop_s: float
+    gpu_mb: float
+    """Most that torch held on the GPU, weights included."""
     device: str
     threads: int
     commit: str
@@ -131,7 +135,7 @@ class Worker:
 
     def __init__(self, engine: str, kind: str, folder: Path, given: argparse.Namespace) -> None:
         dtype = "bfloat16" if engine == IN_BF16 else given.dtype
-        words = [engine, kind, str(folder), dtype, str(given.threads), given.size]
+        words = [engine, kind, str(folder), dtype, str(given.threads), given.size, given.device]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", *words],
             cwd=ROOT,
@@ -168,11 +172,12 @@ class Bench:
     Args:
         kind: ``embed`` or ``rerank``.
         given: the options.
+        file: of the results that are kept; None for one named after the kind.
         folder: the checkpoint that all engines read.
     """
 
-    def __init__(self, kind: str, given: argparse.Namespace, folder: Path) -> None:
-        self.kind, self.given, self.folder = kind, given, folder
+    def __init__(self, kind: str, given: argparse.Namespace, folder: Path, file: str | None = None) -> None:
+        self.kind, self.given, self.folder, self.file = kind, given, folder, file or kind
         self.rows: list[Row] = []
         self.commit = commit()
         self.workers = {engine: Worker(engine, kind, folder, given) for engine in given.engine}
@@ -183,26 +188,34 @@ class Bench:
         work = work_of(prompts, SHAPES[self.given.size])
         asked: list[tuple[str, int]] = []
         for engine in self.given.engine:
-            sizes = [0] if engine not in PEERS else [1] if task == ONE_AT_A_TIME else self.given.batch
+            sizes = [0] if engine not in PEERS else [1] if is_alone(task) else self.given.batch
             asked += [(engine, batch) for batch in sizes if batch < 2 or batch // 2 < work.items]
         if task == SEEN_BEFORE:
             asked = [(engine, batch) for engine, batch in asked if engine not in PEERS]
         best: dict[tuple[str, int], dict[str, Any]] = {}
         results: dict[tuple[str, int], NDArray[np.float32]] = {}
+        failed: dict[tuple[str, int], str] = {}
         peak = 0.0
-        often = SHORT_OFTEN if task == ONE_AT_A_TIME and self.given.size == "small" else 1
+        often = SHORT_OFTEN if is_alone(task) and self.given.size == "small" else 1
         for _ in range(self.given.repeats * often):
             # with the engines, for a shared machine may be twice as fast a minute later
-            peak = max(peak, matrix_peak(getattr(torch, self.given.dtype), quick=self.given.size == "tiny"))
-            for engine, batch in asked:  # in turns: what disturbs the machine disturbs all of them
+            quick, dtype = self.given.size == "tiny", getattr(torch, self.given.dtype)
+            peak = max(peak, matrix_peak(dtype, quick=quick, device=self.given.device))
+            for engine, batch in (
+                one for one in asked if one not in failed
+            ):  # in turns: what disturbs the machine disturbs all of them
                 seen = self.workers[engine].ask(task, batch)
+                if "failed" in seen:
+                    failed[engine, batch] = seen["failed"]
+                    continue
                 results[engine, batch] = np.load(seen["result"])
                 if (engine, batch) not in best or seen["wall_s"] < best[engine, batch]["wall_s"]:
                     best[engine, batch] = seen
-        first = results[asked[0]]
+        for (engine, batch), why in failed.items():
+            print(f"| {task} | {engine}, batch {batch} | {why} |", flush=True)
         for (engine, batch), seen in best.items():
             self._add(engine if not batch else f"{engine}, batch {batch}", task, work, seen, peak)
-            check(first, results[engine, batch], self.given.dtype, f"{task}, {engine}")
+            check(next(iter(results.values())), results[engine, batch], self.given.dtype, f"{task}, {engine}")
 
     def _add(self, engine: str, task: str, work: Work, seen: dict[str, Any], peak: float) -> None:
         wall = seen["wall_s"]
@@ -224,10 +237,11 @@ class Bench:
                 extra_mb=round(seen["extra_mb"], 1),
                 share_vision=round(vision, 3),
                 share_decoder=round(decoder, 3),
-                share_prep=round(max(0.0, 1 - vision - decoder), 3),
+                share_prep=round(max(0.0, 1 - vision - decoder), 3) if self.given.device == "cpu" else 0.0,
                 gflop_s=round(work.gflop / wall, 1),
                 peak_gflop_s=peak,
-                device=device(),
+                gpu_mb=round(seen["gpu_mb"], 1),
+                device=device() if self.given.device == "cpu" else torch.cuda.get_device_name(self.given.device),
                 threads=self.given.threads,
                 commit=self.commit,
                 versions={name: version(name) for name in VERSIONS},
@@ -243,7 +257,7 @@ class Bench:
         lines = [json.dumps(asdict(row)) for row in self.rows]
         if self.given.save:
             RESULTS.mkdir(exist_ok=True)
-            with (RESULTS / f"{self.kind}.jsonl").open("a", encoding="utf-8") as file:
+            with (RESULTS / f"{self.file}.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(line + "\n" for line in lines)
         print("\n" + "\n".join(lines))
 
@@ -278,18 +292,26 @@ def table_line(row: Row) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def matrix_peak(dtype: torch.dtype, *, quick: bool) -> float:
+def matrix_peak(dtype: torch.dtype, *, quick: bool, device: str = "cpu") -> float:
     """GFLOP/s of a large product on this machine, best of several: what the network could reach at most."""
-    size = 256 if quick else 2048
+    size = 256 if quick else 2048 if device == "cpu" else 8192
     dtype = torch.bfloat16 if dtype == torch.int8 else dtype
-    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-    packed = PackedLinear(torch.nn.Linear(size, size, bias=False, dtype=dtype)) if can_pack(dtype) else None
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    is_packed = device == "cpu" and can_pack(dtype)
+    packed = PackedLinear(torch.nn.Linear(size, size, bias=False, dtype=dtype)) if is_packed else None
     best = float("inf")
     for _ in range(12):
+        _wait_for(device)
         start = time.perf_counter()
         packed(a) if packed else F.linear(a, b)
+        _wait_for(device)
         best = min(best, time.perf_counter() - start)
     return round(2 * size**3 / best / 1e9, 1)
+
+
+def _wait_for(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
 
 
 def device() -> str:

@@ -29,9 +29,10 @@ Prompt = str | Prepared
 class Transformers:
     """Hidden states of the last token, in padded batches."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, dtype: str, device: str) -> None:
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-        self.network = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()
+        arithmetic = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
+        self.network = AutoModel.from_pretrained(folder, **arithmetic).eval().to(device)
         self.stages = Stages(self.network.visual, self.network.language_model)
 
     @torch.no_grad()
@@ -49,7 +50,7 @@ class Transformers:
             padding += sum(longest - len(ids[index]) for index in chosen)
             given = self._inputs([ids[index] for index in chosen], longest, [prompts[index] for index in chosen])
             hidden = self.network(**given, use_cache=False).last_hidden_state
-            out[chosen] = hidden[:, -1].float().numpy()
+            out[chosen] = hidden[:, -1].float().cpu().numpy()
         return out, padding
 
     def _inputs(self, ids: Sequence[list[int]], longest: int, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
@@ -69,13 +70,13 @@ class Transformers:
                 patches = np.concatenate([full_patches(visual.patches) for visual in shown])
                 out[pixels] = torch.from_numpy(patches).to(self.network.dtype)
                 out[grid] = torch.tensor([visual.grid for visual in shown])
-        return out
+        return {name: tensor.to(self.network.device) for name, tensor in out.items()}
 
 
 class SentenceTransformers:
     """sentence-transformers with the modules of the published embedder: last token, length 1."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, dtype: str, device: str) -> None:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Transformer
         from sentence_transformers.base.modules.normalize import Normalize
@@ -88,7 +89,7 @@ class SentenceTransformers:
         arithmetic = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
         reader = Transformer(str(folder), tokenizer_name_or_path=str(words), model_kwargs=arithmetic)
         width = reader.model.config.text_config.hidden_size
-        self.model = SentenceTransformer(modules=[reader, Pooling(width, "lasttoken"), Normalize()], device="cpu")
+        self.model = SentenceTransformer(modules=[reader, Pooling(width, "lasttoken"), Normalize()], device=device)
         self.stages = Stages(reader.model.visual, reader.model.language_model)
         self._padding = 0
         reader.register_forward_pre_hook(self._count)
@@ -109,5 +110,5 @@ class SentenceTransformers:
             chosen = [prompt for prompt in prompts[start : start + batch] if isinstance(prompt, Prepared)]
             ids = [prompt.ids.tolist() for prompt in chosen]
             given = self._batches._inputs(ids, max(map(len, ids)), chosen)
-            made.append(self.model(given | {"modality": "text"})["sentence_embedding"].float().numpy())
+            made.append(self.model(given | {"modality": "text"})["sentence_embedding"].float().cpu().numpy())
         return np.concatenate(made), self._padding

@@ -9,7 +9,7 @@ kinder to it than its own class is; the official code scores pairs one by one.
 from __future__ import annotations
 
 from bench.measure import SCRATCH, Bench, arguments
-from bench.small import RERANK_TASKS, checkpoint, items
+from bench.small import checkpoint, tasks
 from bench.worker import Prompts
 
 
@@ -18,9 +18,10 @@ def main() -> None:
     given = arguments(__doc__)
     given.engine = [name for name in given.engine if name != "sentence-transformers"]
     folder = checkpoint(SCRATCH, "bfloat16" if given.dtype == "int8" else given.dtype, given.size)
-    prompts = Prompts("rerank", str(folder), items(given.size))
+    asked = tasks("rerank", given.size)
+    prompts = Prompts("rerank", str(folder), asked)
     bench = Bench("rerank", given, folder)
-    for task in given.task or RERANK_TASKS:
+    for task in given.task or asked:
         bench.run(task, prompts.of(task)[1])
     bench.close()
 

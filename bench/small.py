@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.types import Item, VideoFrames
-from tests.parity.checkpoints import EMBEDDING_2B, TEXTS, TINY, Shape, num_parameters, random_checkpoint
+from tests.parity.checkpoints import EMBEDDING_2B, RERANKER_8B, TEXTS, TINY, Shape, num_parameters, random_checkpoint
 
 SMALL: Final = Shape(
     hidden=768,
@@ -28,10 +29,13 @@ SMALL: Final = Shape(
 )
 """117 M parameters: decoder 62, vision tower 55, table 0.7 (the tokenizer is the tests' small one)."""
 
-Size = Literal["tiny", "small", "2b"]
+Size = Literal["tiny", "small", "2b", "8b"]
 SIZES: Final = get_args(Size)
-SHAPES: Final[dict[Size, Shape]] = {"tiny": TINY, "small": SMALL, "2b": EMBEDDING_2B}
-"""``tiny`` shows that a script runs; ``2b`` has the true shape of the published model."""
+SHAPES: Final[dict[Size, Shape]] = {"tiny": TINY, "small": SMALL, "2b": EMBEDDING_2B, "8b": RERANKER_8B}
+"""``tiny`` shows that a script runs; ``2b`` and ``8b`` have the true shapes of the published models."""
+Asked = list[Item] | tuple[Item, list[Item]]
+"""Items to embed, or a query and its documents."""
+Tasks = Mapping[str, Callable[[], Asked]]
 
 ONE_AT_A_TIME: Final = "short text, one at a time"
 SEEN_BEFORE: Final = "text query, images seen before"
@@ -74,10 +78,22 @@ RERANK_TASKS: Final[dict[str, Callable[[Items], tuple[Item, list[Item]]]]] = {
 }
 
 
+def is_alone(task: str) -> bool:
+    """Whether items of a task are given one at a time."""
+    return task.endswith("one at a time")
+
+
+def tasks(kind: str, size: Size) -> Tasks:
+    """What is asked on a CPU of a model of a size, ``embed`` or ``rerank``."""
+    given = items(size)
+    chosen: Mapping[str, Callable[[Items], Asked]] = EMBED_TASKS if kind == "embed" else RERANK_TASKS
+    return {name: partial(task, given) for name, task in chosen.items()}
+
+
 def items(size: Size) -> Items:
-    """What a model of a size is given: of the true 2B's only a few, because one page takes it half a minute."""
+    """What a model of a size is given: of the true shapes only a few, because one page takes the 2B half a minute."""
     given = drawn(quick=size == "tiny")
-    if size != "2b":
+    if size not in ("2b", "8b"):
         return given
     page = Item(image=picture(910, 1287, 6))
     return replace(
@@ -134,7 +150,7 @@ def picture(width: int, height: int, seed: int) -> Pixels:
     return (coarse.repeat(32, 0).repeat(32, 1)[:height, :width] * 0.87 + fine).astype(np.uint8)
 
 
-def video(width: int, height: int, frames: int) -> VideoFrames:
-    """A clip at one frame per second, decoded already."""
-    stack = np.stack([picture(width, height, 100 + index) for index in range(frames)])
+def video(width: int, height: int, frames: int, first: int = 100) -> VideoFrames:
+    """A clip at one frame per second, decoded already; ``first`` is the seed of its first frame."""
+    stack = np.stack([picture(width, height, first + index) for index in range(frames)])
     return VideoFrames(frames=stack, indices=tuple(range(frames)), fps=1.0)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.gpu import AIMS, FILE
 from bench.measure import RESULTS, ROOT
 
 PAGE: Final = ROOT / "docs" / "performance.md"
-BEGIN: Final = "<!-- bench -->"
-END: Final = "<!-- /bench -->"
+MARKS: Final = ("bench", "gpu")
+"""Of the comments between which each table stands."""
 SCRIPTS: Final = ("embed", "rerank")
 HEAD: Final = (
     "| task | model, arithmetic | Sightline | best peer | ratio | peer at batch 32 | useful GFLOP/s (peak) | + MB |\n"
@@ -25,10 +27,17 @@ HEAD: Final = (
 )
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
+NO_GPU: Final = "Not measured: no GPU has been at hand since `bench/gpu.py` was written."
+GPU_HEAD: Final = (
+    "| task | model | Sightline | best peer | ratio | aim | useful GFLOP/s (peak) | GPU MB |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def rows_of(folder: Path, scripts: Sequence[str] = SCRIPTS) -> list[dict[str, Any]]:
     """The last row of each engine, batch and task."""
     last: dict[tuple[str, ...], dict[str, Any]] = {}
-    for script in SCRIPTS:
+    for script in scripts:
         path = folder / f"{script}.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             row = json.loads(line)
@@ -41,8 +50,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: one line for each task and arithmetic in which Sightline was measured."""
     lines = [HEAD]
     for ours in (row for row in rows if row["engine"] == "sightline"):
-        same = [row for row in rows if all(row[key] == ours[key] for key in ("task", "size", "dtype"))]
-        peers = sorted((row for row in same if row is not ours), key=lambda row: -row["items_s"])
+        peers = peers_of(ours, rows)
         best = peers[0] if peers else None
         wide = max((row["items_s"] for row in peers if row["engine"].endswith("batch 32")), default=None)
         cells = [
@@ -57,6 +65,29 @@ def table(rows: list[dict[str, Any]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def gpu_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line for each task and size that is to be measured on a GPU; what was not measured is empty."""
+    lines = [GPU_HEAD]
+    for task, aims in AIMS.items():
+        for size, aim in aims.items():
+            of_size = (row for row in rows if (row["task"], row["size"], row["engine"]) == (task, size, "sightline"))
+            cells = [task, size, "", "", "", f"{aim}/s", "", ""]
+            for ours in of_size:
+                cells[2] = rate(ours["items_s"])
+                for best in peers_of(ours, rows)[:1]:
+                    ratio = ours["items_s"] / best["items_s"]
+                    cells[3:5] = [f"{rate(best['items_s'])} ({best['engine']})", f"**{ratio:.2f}**"]
+                cells[6:] = [f"{ours['gflop_s']:.0f} ({ours['peak_gflop_s']:.0f})", f"{ours['gpu_mb']:.0f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def peers_of(ours: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Other engines at the same work, the fastest first."""
+    same = [row for row in rows if all(row[key] == ours[key] for key in ("task", "size", "dtype"))]
+    return sorted((row for row in same if row is not ours), key=lambda row: -row["items_s"])
 
 
 def about(rows: list[dict[str, Any]]) -> str:
@@ -85,13 +116,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()
-    rows = rows_of(RESULTS)
-    made = table(rows)
-    print(made)
+    rows, on_gpu = rows_of(RESULTS), rows_of(RESULTS, [FILE])
+    made = (f"{about(rows)}\n\n{table(rows)}", f"{about(on_gpu) if on_gpu else NO_GPU}\n\n{gpu_table(on_gpu)}")
+    print("\n\n".join(made))
     if given.write:
         text = PAGE.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{about(rows)}\n\n{made}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        for mark, what in zip(MARKS, made, strict=True):
+            begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+            before, rest = text.split(begin)
+            text = f"{before}{begin}\n{what}\n{end}{rest.split(end)[1]}"
+        PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 
 class Stages:
-    """Seconds inside the towers of a network."""
+    """Seconds inside the towers of a network on a CPU."""
 
     def __init__(self, vision: nn.Module, decoder: nn.Module) -> None:
         self.seconds = {"vision": 0.0, "decoder": 0.0}
+        if next(vision.parameters(), torch.empty(0)).is_cuda:
+            return  # calls come back before the work is done
         self._wrap(vision, "forward", "vision")
         for method in ("forward", "keys_values"):
             if hasattr(decoder, method):
@@ -40,6 +43,9 @@ def observed() -> Iterator[dict[str, Any]]:
     """Wall and CPU seconds, peak memory, and the share of the cores that other processes took."""
     seen: dict[str, Any] = {}
     _reset_peak()
+    on_gpu = torch.cuda.is_initialized()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     rss = status("VmRSS")
     busy, own, start = _busy_s(), time.process_time(), time.perf_counter()
     yield seen
@@ -47,6 +53,7 @@ def observed() -> Iterator[dict[str, Any]]:
     others = max(0.0, _busy_s() - busy - cpu)
     peak = max(status("VmHWM"), rss)
     seen.update(wall_s=wall, cpu_s=cpu, peak_rss_mb=peak, extra_mb=peak - rss)
+    seen["gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0
     seen["foreign_cpu"] = min(1.0, others / (wall * (os.cpu_count() or 1)))
 
 

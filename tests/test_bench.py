@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.table import about, rows_of, table
+from bench.table import about, gpu_table, rows_of, table
 from sightline.model.int8 import can_int8
 
 ROOT = Path(__file__).parents[1]
@@ -17,16 +17,16 @@ PROMISED = {
 }
 
 
-@pytest.mark.parametrize("script", ["embed", "rerank"])
+@pytest.mark.parametrize("script", ["embed", "rerank", "gpu"])
 def test_quick_run(script: str) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed")
-    command = [sys.executable, "-m", f"bench.{script}", "--quick", "--threads", "1"]
+    command = [sys.executable, "-m", f"bench.{script}", "--quick", "--threads", "1", "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr
-    table, _, lines = done.stdout.partition("\n\n")
-    rows = [json.loads(line) for line in lines.strip().splitlines()]
+    lines = done.stdout.splitlines()
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
     assert len(rows) >= 7
-    assert len(rows) == sum(line.startswith("| ") for line in table.splitlines()) - 1
+    assert len(rows) == sum(line.startswith("| ") and not line.startswith("| task ") for line in lines)
     for row in rows:
         assert set(row) >= PROMISED
         assert row["items_s"] > 0
@@ -82,6 +82,17 @@ def test_the_table_takes_the_last_row_of_each_and_the_best_batch_of_a_peer(tmp_p
     (tmp_path / "embed.jsonl").write_text("\n".join(lines), encoding="utf-8")
     row = table(rows_of(tmp_path)).splitlines()[-1]
     assert "10.00/s" in row and "5.00/s (other, batch 8)" in row and "**2.00**" in row and "2.00/s" in row
+
+
+def test_the_table_of_the_gpu_leaves_empty_what_was_not_measured(tmp_path: Path) -> None:
+    numbers = {"dtype": "bfloat16", "gflop_s": 1, "peak_gflop_s": 2, "gpu_mb": 5000}
+    about = {"task": "image, 256 tokens", "size": "2b"} | numbers
+    rates = [("sightline", 300), ("peer, batch 1", 100), ("peer, batch 32", 120)]
+    lines = [json.dumps(about | {"engine": engine, "items_s": rate}) for engine, rate in rates]
+    (tmp_path / "gpu.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    rows = gpu_table(rows_of(tmp_path, ["gpu"])).splitlines()
+    assert "| image, 256 tokens | 2b | 300.00/s | 120.00/s (peer, batch 32) | **2.50** | 280/s | 1 (2) | 5000 |" in rows
+    assert "| image, 256 tokens | 8b |  |  |  | 90/s |  |  |" in rows
 
 
 def test_the_table_says_which_rows_are_of_which_run():
