@@ -24,7 +24,6 @@ from bench.worker import Prompts, Result
 from sightline.embed import Embedder
 from sightline.types import Item
 
-FILE: Final = "gpu"
 LEAST_COSINE: Final = 0.98
 AIMS: Final[dict[str, dict[str, float]]] = {
     large.PAGES: {"2b": 29, "8b": 11},
@@ -71,7 +70,7 @@ def main() -> None:
             continue
         given.engine = [name for name in engines if kind == "embed" or name != PEERS[1]]
         prompts = Prompts(kind, str(folder), asked)
-        bench = Bench(kind, given, folder, FILE)
+        bench = Bench(kind, given, folder)
         for task in chosen:
             bench.run(task, prompts.of(task)[1])
         bench.close()

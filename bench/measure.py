@@ -37,6 +37,8 @@ PEERS: Final = ("transformers", "sentence-transformers")
 ENGINES: Final = (OURS, IN_BF16, *PEERS)
 VERSIONS: Final = ("torch", "transformers", "numpy", "tokenizers")
 RESULTS: Final = Path(__file__).parent / "results"
+ON_GPU: Final = "gpu"
+"""Where results of a GPU are kept, apart from those of a CPU."""
 SCRATCH: Final = Path(tempfile.gettempdir()) / "sightline-bench"
 
 
@@ -172,12 +174,11 @@ class Bench:
     Args:
         kind: ``embed`` or ``rerank``.
         given: the options.
-        file: of the results that are kept; None for one named after the kind.
         folder: the checkpoint that all engines read.
     """
 
-    def __init__(self, kind: str, given: argparse.Namespace, folder: Path, file: str | None = None) -> None:
-        self.kind, self.given, self.folder, self.file = kind, given, folder, file or kind
+    def __init__(self, kind: str, given: argparse.Namespace, folder: Path) -> None:
+        self.kind, self.given, self.folder = kind, given, folder
         self.rows: list[Row] = []
         self.commit = commit()
         self.workers = {engine: Worker(engine, kind, folder, given) for engine in given.engine}
@@ -201,9 +202,9 @@ class Bench:
             # with the engines, for a shared machine may be twice as fast a minute later
             quick, dtype = self.given.size == "tiny", getattr(torch, self.given.dtype)
             peak = max(peak, matrix_peak(dtype, quick=quick, device=self.given.device))
-            for engine, batch in (
-                one for one in asked if one not in failed
-            ):  # in turns: what disturbs the machine disturbs all of them
+            for engine, batch in asked:  # in turns: what disturbs the machine disturbs all of them
+                if (engine, batch) in failed:
+                    continue
                 seen = self.workers[engine].ask(task, batch)
                 if "failed" in seen:
                     failed[engine, batch] = seen["failed"]
@@ -257,7 +258,8 @@ class Bench:
         lines = [json.dumps(asdict(row)) for row in self.rows]
         if self.given.save:
             RESULTS.mkdir(exist_ok=True)
-            with (RESULTS / f"{self.file}.jsonl").open("a", encoding="utf-8") as file:
+            name = self.kind if self.given.device == "cpu" else ON_GPU
+            with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(line + "\n" for line in lines)
         print("\n" + "\n".join(lines))
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.gpu import AIMS, FILE
-from bench.measure import RESULTS, ROOT
+from bench.gpu import AIMS
+from bench.measure import ON_GPU, RESULTS, ROOT
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 MARKS: Final = ("bench", "gpu")
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()
-    rows, on_gpu = rows_of(RESULTS), rows_of(RESULTS, [FILE])
+    rows, on_gpu = rows_of(RESULTS), rows_of(RESULTS, [ON_GPU])
     made = (f"{about(rows)}\n\n{table(rows)}", f"{about(on_gpu) if on_gpu else NO_GPU}\n\n{gpu_table(on_gpu)}")
     print("\n\n".join(made))
     if given.write:
